@@ -1,0 +1,100 @@
+package search
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/elastic/go-elasticsearch/v8/esapi"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+const maxReason = 500 // bytes of a server's explanation that are kept; it can quote the document
+
+// Failure says why one document was not written.
+type Failure struct {
+	Key record.Key
+	// Retryable is true where the same write can succeed later: the server is away,
+	// overloaded, read-only or misconfigured. False means that Elasticsearch refuses
+	// this document for what it holds.
+	Retryable bool
+	Err       error
+}
+
+// WriteError holds the documents of a [Client.Write] that were not written; all
+// others of that call were.
+type WriteError struct {
+	Failures []Failure
+}
+
+// Error names the number of failures and the first of them.
+func (e *WriteError) Error() string {
+	first := e.Failures[0]
+	return fmt.Sprintf("elasticsearch: %d documents not written, the first %s: %v", len(e.Failures), first.Key, first.Err)
+}
+
+// Unwrap gives the cause of each failure to errors.Is and errors.As.
+func (e *WriteError) Unwrap() []error {
+	errs := make([]error, len(e.Failures))
+	for i, f := range e.Failures {
+		errs[i] = f.Err
+	}
+	return errs
+}
+
+// cause is the explanation that Elasticsearch gives for a refusal.
+type cause struct {
+	Type     string `json:"type"`
+	Reason   string `json:"reason"`
+	CausedBy *cause `json:"caused_by"`
+}
+
+func (c cause) String() string {
+	parts := []string{}
+	for at := &c; at != nil; at = at.CausedBy {
+		parts = append(parts, at.Type+": "+at.Reason)
+	}
+	text := strings.Join(parts, ": caused by ")
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
+	}
+	return text
+}
+
+// statusError is an answer outside 2xx, to a request or to one item of a bulk.
+type statusError struct {
+	Status int
+	Cause  cause
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%d %s: %s", e.Status, http.StatusText(e.Status), e.Cause)
+}
+
+func newStatusError(res *esapi.Response) error {
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("%d %s: read answer: %w", res.StatusCode, http.StatusText(res.StatusCode), err)
+	}
+	var body struct {
+		Error cause `json:"error"`
+	}
+	if json.Unmarshal(raw, &body) != nil || body.Error.Type == "" {
+		body.Error = cause{Type: "answer", Reason: string(raw)}
+	}
+	return &statusError{Status: res.StatusCode, Cause: body.Error}
+}
+
+// refused tells whether an item's answer condemns the document itself. Any other
+// answer (429, 5xx, a read-only or closed or missing index, missing rights) says
+// something of the server, and passes.
+func (e *statusError) refused() bool {
+	switch e.Cause.Type {
+	case "index_closed_exception", "index_not_found_exception", "cluster_block_exception":
+		return false
+	}
+	return e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge
+}
