@@ -23,7 +23,10 @@ type op struct {
 // parseOps checks that each op has the CIDs that its action needs.
 func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp) ([]op, error) {
 	ops := make([]op, 0, len(raw))
-	for _, r := range raw {
+	for i, r := range raw {
+		if r == nil {
+			return nil, refuse(Malformed, "op %d is null", i)
+		}
 		collection, rkey, err := syntax.ParseRepoPath(r.Path)
 		if err != nil {
 			return nil, refuse(Malformed, "op on %q: %w", r.Path, err)
