@@ -9,6 +9,8 @@ package search
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,18 +76,22 @@ func Open(cfg Config) (*Client, error) {
 	if err := checkPrefix(prefix); err != nil {
 		return nil, err
 	}
+	trust, err := trusted(cfg.CACert)
+	if err != nil {
+		return nil, err
+	}
 	// Only the transport is used, not the client around it: that one refuses
 	// servers by a product header, and links the whole typed API.
 	transport, err := elastictransport.New(elastictransport.Config{
 		URLs:   urls,
 		APIKey: cfg.APIKey,
-		CACert: cfg.CACert,
 		// With one node a retry is the caller's to time; with several the next is tried at once.
 		DisableRetry: len(urls) == 1,
 		MaxRetries:   len(urls) - 1,
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:       trust,
 			TLSHandshakeTimeout:   dialTimeout,
 			ResponseHeaderTimeout: answerTimeout,
 			MaxIdleConnsPerHost:   idlePerHost,
@@ -96,6 +102,18 @@ func Open(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("elasticsearch: set up transport: %w", err)
 	}
 	return &Client{transport: transport, prefix: prefix, replicas: cfg.Replicas, indexes: map[syntax.NSID]index{}}, nil
+}
+
+// trusted is the TLS configuration that believes an authority, or those of the system.
+func trusted(caCert []byte) (*tls.Config, error) {
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(caCert) > 0 {
+		trust.RootCAs = x509.NewCertPool()
+		if !trust.RootCAs.AppendCertsFromPEM(caCert) {
+			return nil, errors.New("elasticsearch: the CA certificate has no PEM block of a certificate")
+		}
+	}
+	return trust, nil
 }
 
 // Close releases idle connections.
