@@ -57,13 +57,13 @@ type World struct {
 
 // Errors that say a write does not fit the state of the world.
 var (
-	ErrNoAccount  = errors.New("no such account")
-	ErrNameTaken  = errors.New("account name or handle is taken")
-	ErrNotActive  = errors.New("account is not active")
-	ErrNoRecord   = errors.New("record does not exist")
-	ErrHasRecord  = errors.New("record exists already")
-	ErrUnchanged  = errors.New("update would change nothing")
-	ErrTooBig     = errors.New("too much for one commit")
+	ErrNoAccount = errors.New("no such account")
+	ErrNameTaken = errors.New("account name or handle is taken")
+	ErrNotActive = errors.New("account is not active")
+	ErrNoRecord  = errors.New("record does not exist")
+	ErrHasRecord = errors.New("record exists already")
+	ErrUnchanged = errors.New("update would change nothing")
+	ErrTooBig    = errors.New("too much for one commit")
 )
 
 // NewWorld makes an empty world.
