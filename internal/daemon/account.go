@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -65,8 +64,9 @@ func (a *Account) OwnTree(dir string) error {
 	})
 }
 
-// TempDir makes a directory that belongs to the account and that no other account
-// may read. The caller removes it.
+// TempDir makes a directory that the account may enter but not change. What the
+// account shall change goes into directories of its own in there. The caller
+// removes it.
 func (a *Account) TempDir(pattern string) (string, error) {
 	parent := os.TempDir()
 	if a != nil && !cache.Open(parent) {
@@ -76,19 +76,19 @@ func (a *Account) TempDir(pattern string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make a temporary directory: %w", err)
 	}
-	return dir, a.Own(dir)
+	if a != nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	return dir, err
 }
 
-// CanEnter fails if a directory above dir, or dir itself, keeps the account out.
+// CanEnter fails if dir or a directory above it keeps the account out.
 func (a *Account) CanEnter(dir string) error {
 	if a != nil && !cache.Open(dir) {
 		return fmt.Errorf("%s cannot be entered by %s, who runs the server for the superuser: choose another place", dir, a.Name)
 	}
 	return nil
 }
-
-// Run has the account run the command, which starts detached from our terminal.
-func (a *Account) Run(cmd *exec.Cmd) { cmd.SysProcAttr = a.attributes() }
 
 // attributes detach a process from our terminal and our process group, and give
 // it the account.

@@ -22,7 +22,7 @@ type Spec struct {
 	Env     []string   // as in [exec.Cmd]
 	Files   []*os.File // handed on as file descriptors 3, 4, ...
 	Account *Account
-	Log     string // file that receives both outputs, emptied first
+	Log     string // file that receives both outputs, emptied first; the account cannot touch it
 
 	Signal  syscall.Signal // asks the server to stop; SIGTERM if zero
 	Grace   time.Duration  // until it is killed instead; 10 s if zero
@@ -122,9 +122,10 @@ func (p *Process) Ready(ctx context.Context, timeout time.Duration, probe func(c
 		select {
 		case <-p.ended:
 			return fmt.Errorf("%s ended before it was ready (%v); the end of its log:\n%s", p.spec.Path, p.err, p.Tail())
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", p.spec.Path, ctx.Err())
 		case <-limited.Done():
+			if ctx.Err() != nil {
+				return fmt.Errorf("wait for %s: %w", p.spec.Path, ctx.Err())
+			}
 			return fmt.Errorf("%s was not ready after %s: %w; the end of its log:\n%s", p.spec.Path, timeout, err, p.Tail())
 		case <-time.After(100 * time.Millisecond):
 		}

@@ -17,6 +17,10 @@ func Tail(path string) string {
 	if err != nil {
 		return err.Error()
 	}
+	return tail(text)
+}
+
+func tail(text []byte) string {
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-tailLines):], []byte("\n")))
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -9,11 +10,31 @@ import (
 	"time"
 )
 
-// watch waits for the end of its standard input, which comes when the program at
-// the other end dies, and then stops the process or group $1: with signal $2, and
-// for certain after $3 tenths of a second. It removes directory $4, if that is given.
-const watch = `
-read -r _
+// Watcher is a process that waits for this program's death and then acts.
+type Watcher struct {
+	cmd  *exec.Cmd
+	pipe io.Closer // held open, and closed by the system when we die
+}
+
+// AtDeath has the command run when this program ends, however it ends, without
+// having dismissed the watcher. It runs detached, and its output is lost.
+func AtDeath(command ...string) (*Watcher, error) {
+	const waitThenRun = `read -r _; exec "$@"`
+	cmd := exec.Command("/bin/sh", append([]string{"-c", waitThenRun, "layers-watch"}, command...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a watcher: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start a watcher: %w", err), pipe.Close())
+	}
+	return &Watcher{cmd: cmd, pipe: pipe}, nil
+}
+
+// end stops process or group $1: with signal $2, and for certain after $3 tenths
+// of a second. Then it removes the directory $4, if one is given.
+const end = `
 kill -s "$2" -- "$1"
 while [ "$3" -gt 0 ] && kill -s 0 -- "$1"; do
 	sleep 0.1
@@ -23,29 +44,15 @@ kill -s KILL -- "$1"
 [ -z "$4" ] || rm -rf -- "$4"
 `
 
-// Watcher is a process that stops another one when this program dies.
-type Watcher struct {
-	cmd  *exec.Cmd
-	pipe io.Closer // held open, and closed by the system when we die
-}
-
-// Watch starts a watcher of process pid, or of process group -pid if negative. The
-// watcher removes the directory scratch afterwards, unless that is empty.
+// Watch has process pid, or process group -pid if negative, stopped at our death:
+// by the signal, and killed after the grace. The directory scratch is removed
+// then, unless that is empty.
 func Watch(pid int, signal syscall.Signal, grace time.Duration, scratch string) (*Watcher, error) {
 	tenths := strconv.FormatInt(int64(grace/(100*time.Millisecond)), 10)
-	cmd := exec.Command("/bin/sh", "-c", watch, "layers-watch", strconv.Itoa(pid), signalName(signal), tenths, scratch)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	pipe, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("watch over a child process: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("watch over a child process: %w", err)
-	}
-	return &Watcher{cmd: cmd, pipe: pipe}, nil
+	return AtDeath("/bin/sh", "-c", end, "layers-end", strconv.Itoa(pid), signalName(signal), tenths, scratch)
 }
 
-// Dismiss ends the watcher. The process it watched over is left alone.
+// Dismiss ends the watcher before it had reason to act.
 func (w *Watcher) Dismiss() {
 	if w == nil {
 		return
@@ -55,14 +62,10 @@ func (w *Watcher) Dismiss() {
 	_ = w.pipe.Close()
 }
 
-// signalName is how kill(1) calls the signal.
+// signalName is how kill(1) calls the signals that ask a server to stop.
 func signalName(s syscall.Signal) string {
-	switch s {
-	case syscall.SIGINT:
+	if s == syscall.SIGINT {
 		return "INT"
-	case syscall.SIGKILL:
-		return "KILL"
-	default:
-		return "TERM"
 	}
+	return "TERM"
 }

@@ -1,15 +1,16 @@
 package embedpg
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ import (
 )
 
 // lockWait is how long a server that is just shutting down may hold a cluster.
-const lockWait = 2 * stopTime
+const lockWait = 10 * time.Second
 
 // cluster is a directory with all that one server keeps: data, the files of
 // PostgreSQL itself; password, of the superuser; lock, held while the server runs.
@@ -40,10 +41,10 @@ func openCluster(ctx context.Context, dir, programs string, account *daemon.Acco
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	if err := account.CanEnter(filepath.Dir(dir)); err != nil {
+	if err := account.CanEnter(dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	c := &cluster{dir: dir, programs: programs, account: account}
@@ -90,7 +91,7 @@ func (c *cluster) create(ctx context.Context) error {
 	if err := os.Mkdir(partial, 0o700); err != nil {
 		return err
 	}
-	if err := c.account.Own(c.dir, password, partial); err != nil {
+	if err := c.account.Own(password, partial); err != nil {
 		return err
 	}
 	if err := c.initdb(ctx, partial, password); err != nil {
@@ -102,16 +103,13 @@ func (c *cluster) create(ctx context.Context) error {
 // initdb makes PostgreSQL's files. The locale is PostgreSQL's own, so text is
 // treated alike on every system.
 func (c *cluster) initdb(ctx context.Context, dir, password string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "bin", "initdb"),
+	cmd := exec.Command(filepath.Join(c.programs, "bin", "initdb"),
 		"--pgdata="+dir, "--username="+superuser, "--pwfile="+password, "--auth=scram-sha-256",
 		"--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
 		"--no-instructions")
 	cmd.Dir, cmd.Env = dir, environment()
-	c.account.Run(cmd)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, bytes.TrimSpace(out))
-	}
-	return nil
+	_, err := c.account.Run(ctx, cmd)
+	return err
 }
 
 // arguments are the server's.
@@ -122,8 +120,8 @@ func (c *cluster) arguments(port int, parameters map[string]string) []string {
 		"-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=",
 	}
-	for name, value := range parameters {
-		args = append(args, "-c", name+"="+value)
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		args = append(args, "-c", name+"="+parameters[name])
 	}
 	return args
 }
