@@ -1,0 +1,67 @@
+# Targets for people and CI; `make help` lists them.
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/layers
+BIN     := $(CACHE)/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+PACKAGES ?= ./...
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## run everything on this machine: embedded stores, a simulated network, indexer and API
+	@$(BIN)/layers dev $(ARGS)
+
+.PHONY: build
+build: ## build the program into the cache folder
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/layers ./cmd/layers
+
+.PHONY: test
+test: ## get and start the real stores, run every test against them, stop what was started
+	go run ./test/stores -- go test -timeout 30m $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: race
+race: ## the tests of the concurrent packages under the race detector
+	go run ./test/stores -- go test -race -timeout 30m ./indexer/... ./appview/... ./internal/simulate/... ./internal/catalog/...
+
+.PHONY: stores
+stores: ## keep the four real stores running, and print their addresses, until interrupted
+	go run ./test/stores -- sh -c 'env | grep ^LAYERS_TEST_; exec sleep infinity'
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: check
+check: ## formatting, vet and lint, as CI runs them
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not formatted:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	GOOS=darwin go vet ./cmd/... ./internal/...
+	$(MAKE) lint
+
+.PHONY: lint
+lint: $(GOLANGCI) ## golangci-lint
+	$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	@mkdir -p $(BIN)
+	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(BIN)/golangci-lint $@
+
+.PHONY: bench-ingest
+bench-ingest: ## records a second from socket to PostgreSQL, Elasticsearch and Neo4j (bench/README.md)
+	go run ./test/stores -- go run ./bench/ingest $(ARGS)
+
+.PHONY: bench-read
+bench-read: ## get and list against the bare SQL (bench/README.md)
+	go run ./test/stores -- go run ./bench/read $(ARGS)
+
+.PHONY: clean
+clean: ## remove what the targets cached outside the work tree
+	rm -rf $(CACHE)
