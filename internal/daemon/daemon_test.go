@@ -119,7 +119,7 @@ func TestStopAsksFirst(t *testing.T) {
 	require.NoError(t, p.Ready(t.Context(), time.Minute, hasWritten(dir, "up")))
 	require.NoError(t, p.Stop())
 	<-p.Done()
-	require.Equal(t, "up\nbye", p.Tail())
+	require.Contains(t, p.Tail(), "bye")
 	require.NoError(t, p.Stop(), "a second time")
 }
 
