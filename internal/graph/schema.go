@@ -1,0 +1,77 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
+)
+
+const (
+	ensureTries  = 5
+	indexSeconds = 300 // to wait for a new index to fill
+)
+
+// Ensure makes the constraints and indexes that are missing and waits until they
+// are usable. It may run at any time, in several processes at once.
+func (c *Client) Ensure(ctx context.Context) error {
+	for _, statement := range schema() {
+		if err := c.ensure(ctx, statement); err != nil {
+			return fmt.Errorf("neo4j: %s: %w", statement, err)
+		}
+	}
+	if _, err := c.query(ctx, neo4j.AccessModeRead, "CALL db.awaitIndexes($seconds)", map[string]any{"seconds": indexSeconds}); err != nil {
+		return fmt.Errorf("neo4j: wait for indexes: %w", err)
+	}
+	return nil
+}
+
+// ensure runs one statement. Two processes that make the same index at once can
+// disturb each other in spite of IF NOT EXISTS.
+func (c *Client) ensure(ctx context.Context, statement string) error {
+	var err error
+	for range ensureTries {
+		_, err = c.query(ctx, neo4j.AccessModeWrite, statement, nil)
+		var answer *neo4j.Neo4jError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &answer) && (neo4j.IsRetryable(err) || strings.HasSuffix(answer.Code, "AlreadyExists")):
+		default:
+			return err
+		}
+	}
+	return err
+}
+
+func schema() []string {
+	var statements []string
+	for _, kind := range []NodeKind{RecordNode, KnowledgeNode, ExternalNode} {
+		statements = append(statements, fmt.Sprintf("CREATE CONSTRAINT layers_%s_key IF NOT EXISTS FOR (n:%s) REQUIRE n.key IS UNIQUE",
+			strings.ToLower(string(kind)), kind))
+	}
+	for _, edge := range edgeTypes {
+		statements = append(statements, fmt.Sprintf("CREATE INDEX layers_%s_owner IF NOT EXISTS FOR ()-[e:%s]-() ON (e._owner)",
+			strings.ToLower(string(edge)), edge))
+	}
+	return statements
+}
+
+// Wipe deletes every node and edge of the client's space: all of the graph where
+// that is empty.
+func (c *Client) Wipe(ctx context.Context) error {
+	for _, kind := range []NodeKind{RecordNode, KnowledgeNode, ExternalNode} {
+		// Edges first, so that a node with a million of them does not need one large transaction.
+		for _, statement := range []string{
+			"MATCH (n:%s)-[e]->() WHERE n.key STARTS WITH $space CALL (e) { DELETE e } IN TRANSACTIONS OF 10000 ROWS",
+			"MATCH (n:%s) WHERE n.key STARTS WITH $space CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS",
+		} {
+			if _, err := c.query(ctx, neo4j.AccessModeWrite, fmt.Sprintf(statement, kind), map[string]any{"space": c.space}); err != nil {
+				return fmt.Errorf("neo4j: wipe %s nodes: %w", kind, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
+)
+
+// maxRows bounds the rows of one statement, and with them its parameters' size.
+const maxRows = 2000
+
+// transaction has the steps of a write, each one statement or a few for a whole
+// batch.
+type transaction struct {
+	neo4j.ExplicitTransaction
+}
+
+// replace brings the batch's records up to date. All keys in the batch differ.
+func (tx transaction) replace(ctx context.Context, batch []prepared) error {
+	if err := tx.lock(ctx, batch); err != nil {
+		return err
+	}
+	states, err := tx.states(ctx, batch)
+	if err != nil {
+		return err
+	}
+	newer := slices.DeleteFunc(slices.Clone(batch), func(p prepared) bool { return states[p.key].covers(p) })
+	if err := tx.deleteEdges(ctx, newer, states); err != nil {
+		return err
+	}
+	if err := tx.setNodes(ctx, newer); err != nil {
+		return err
+	}
+	if err := tx.setLabels(ctx, newer, states); err != nil {
+		return err
+	}
+	if err := tx.mergeTargets(ctx, newer); err != nil {
+		return err
+	}
+	return tx.createEdges(ctx, newer)
+}
+
+// run runs a statement over rows, a part of them at a time.
+func (tx transaction) run(ctx context.Context, doing, cypher string, rows []any) error {
+	for part := range slices.Chunk(rows, maxRows) {
+		result, err := tx.Run(ctx, cypher, map[string]any{"rows": part})
+		if err == nil {
+			_, err = result.Consume(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+	}
+	return nil
+}
+
+// lock makes the records' nodes where they are missing, and holds off other
+// writers of the same records: setting a property, even to what it was, locks
+// the node. Only then are versions worth reading, in a statement of its own.
+func (tx transaction) lock(ctx context.Context, batch []prepared) error {
+	rows := make([]any, len(batch))
+	for i, p := range batch {
+		rows[i] = map[string]any{"key": p.key, "uri": p.Key.String()}
+	}
+	return tx.run(ctx, "lock nodes", `UNWIND $rows AS row
+		MERGE (n:Record {key: row.key})
+		ON CREATE SET n._dangling = true
+		SET n.uri = row.uri`, rows)
+}
+
+// state is what is stored of a record.
+type state struct {
+	known        bool // false for a node that has only been referred to
+	version      int64
+	digest       string
+	labels       []string // without Record
+	starts, owns []string
+}
+
+// covers tells whether p has nothing to add to what is stored.
+func (s state) covers(p prepared) bool {
+	return s.known && (s.version > p.Version || s.version == p.Version && s.digest == p.digest)
+}
+
+func (tx transaction) states(ctx context.Context, batch []prepared) (map[string]state, error) {
+	result, err := tx.Run(ctx, `UNWIND $keys AS key
+		MATCH (n:Record {key: key})
+		RETURN key, n._version AS version, n._digest AS digest, labels(n) AS labels, n._starts AS starts, n._owns AS owns`,
+		map[string]any{"keys": keys(batch)})
+	if err != nil {
+		return nil, fmt.Errorf("read versions: %w", err)
+	}
+	rows, err := result.Collect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read versions: %w", err)
+	}
+	states := make(map[string]state, len(rows))
+	for _, row := range rows {
+		values := row.AsMap()
+		key, _ := values["key"].(string)
+		s := state{labels: stringList(values["labels"]), starts: stringList(values["starts"]), owns: stringList(values["owns"])}
+		s.version, s.known = values["version"].(int64)
+		s.digest, _ = values["digest"].(string)
+		s.labels = slices.DeleteFunc(s.labels, func(label string) bool { return label == string(RecordNode) })
+		states[key] = s
+	}
+	return states, nil
+}
+
+// deleteEdges removes what the records stated before. Which types these are is
+// kept with the record, so a node with a million edges of others is not searched.
+func (tx transaction) deleteEdges(ctx context.Context, batch []prepared, states map[string]state) error {
+	starts, owns := map[EdgeType][]any{}, map[EdgeType][]any{}
+	for _, p := range batch {
+		for _, name := range states[p.key].starts {
+			starts[EdgeType(name)] = append(starts[EdgeType(name)], p.key)
+		}
+		for _, name := range states[p.key].owns {
+			owns[EdgeType(name)] = append(owns[EdgeType(name)], p.key)
+		}
+	}
+	for _, edge := range edgeTypes {
+		err := tx.run(ctx, "delete edges from the record", fmt.Sprintf(`UNWIND $rows AS key
+			MATCH (:Record {key: key})-[e:%s]->() WHERE e._owner IS NULL
+			DELETE e`, edge), starts[edge])
+		if err != nil {
+			return err
+		}
+		err = tx.run(ctx, "delete edges between others", fmt.Sprintf(`UNWIND $rows AS key
+			MATCH ()-[e:%s {_owner: key}]->()
+			DELETE e`, edge), owns[edge])
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tx transaction) setNodes(ctx context.Context, batch []prepared) error {
+	rows := make([]any, len(batch))
+	for i, p := range batch {
+		rows[i] = map[string]any{"key": p.key, "properties": p.properties}
+	}
+	return tx.run(ctx, "set properties", `UNWIND $rows AS row
+		MATCH (n:Record {key: row.key})
+		SET n = row.properties`, rows)
+}
+
+// setLabels adds and removes labels, which a statement cannot take as parameters.
+func (tx transaction) setLabels(ctx context.Context, batch []prepared, states map[string]state) error {
+	add, remove := map[string][]any{}, map[string][]any{}
+	for _, p := range batch {
+		old := states[p.key].labels
+		for _, label := range p.labels {
+			if !slices.Contains(old, label) {
+				add[label] = append(add[label], p.key)
+			}
+		}
+		for _, label := range old {
+			if !slices.Contains(p.labels, label) {
+				remove[label] = append(remove[label], p.key)
+			}
+		}
+	}
+	for _, label := range sortedKeys(remove) {
+		if !labelPattern.MatchString(label) {
+			return fmt.Errorf("a record's node has the label %q, which this graph never sets", label)
+		}
+		if err := tx.run(ctx, "remove label", "UNWIND $rows AS key MATCH (n:Record {key: key}) REMOVE n:"+label, remove[label]); err != nil {
+			return err
+		}
+	}
+	for _, label := range sortedKeys(add) {
+		if err := tx.run(ctx, "add label", "UNWIND $rows AS key MATCH (n:Record {key: key}) SET n:"+label, add[label]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mergeTargets makes the nodes that edges need and that are not there, in order of their keys.
+func (tx transaction) mergeTargets(ctx context.Context, batch []prepared) error {
+	for _, kind := range []NodeKind{RecordNode, KnowledgeNode, ExternalNode} {
+		needed := map[string]map[string]any{}
+		for _, p := range batch {
+			for key, known := range p.targets[kind] {
+				needed[key] = known
+			}
+		}
+		rows := make([]any, 0, len(needed))
+		for _, key := range sortedKeys(needed) {
+			rows = append(rows, map[string]any{"key": key, "known": needed[key]})
+		}
+		err := tx.run(ctx, "make nodes", fmt.Sprintf(`UNWIND $rows AS row
+			MERGE (n:%s {key: row.key})
+			ON CREATE SET n += row.known`, kind), rows)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tx transaction) createEdges(ctx context.Context, batch []prepared) error {
+	groups := map[edgeGroup][]any{}
+	for _, p := range batch {
+		for group, rows := range p.edges {
+			for _, row := range rows {
+				groups[group] = append(groups[group], row)
+			}
+		}
+	}
+	for group, rows := range groups {
+		err := tx.run(ctx, "make edges", fmt.Sprintf(`UNWIND $rows AS row
+			MATCH (from:%s {key: row.from})
+			MATCH (to:%s {key: row.to})
+			CREATE (from)-[e:%s]->(to)
+			SET e = row.properties`, group.From, group.To, group.Type), rows)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keys(batch []prepared) []string {
+	out := make([]string, len(batch))
+	for i, p := range batch {
+		out[i] = p.key
+	}
+	return out
+}
+
+// stringList is a list property; nil where it is not set.
+func stringList(v any) []string {
+	list, _ := v.([]any)
+	out := make([]string, 0, len(list))
+	for _, element := range list {
+		if s, ok := element.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}

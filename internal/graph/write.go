@@ -1,0 +1,138 @@
+package graph
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
+)
+
+// A transaction takes this many records, or edges if that is reached first; one
+// record's edges are never parted. Its state is held in the server's memory.
+const (
+	maxRecords = 500
+	maxEdges   = 5000
+)
+
+// A transaction that another one disturbs is tried again after a random pause,
+// up to pauseStep longer each time.
+const (
+	tries     = 10
+	pauseStep = 20 * time.Millisecond
+)
+
+// Write brings records up to the given versions. One that is there in a higher
+// version stays, which is success; one of the same version is replaced. The
+// edges that a record stated before are replaced by those that it states now;
+// ends that are not there yet are made as dangling nodes. A deletion leaves a
+// dangling node that keeps the version, so that an older write cannot bring the
+// record back, and the edges of others to it.
+//
+// It returns nil or a *[WriteError]. Transactions that deadlock are tried again
+// at once; backing off from a server that is away is the caller's.
+func (c *Client) Write(ctx context.Context, subgraphs []Subgraph) error {
+	w := writer{client: c}
+	var batch []prepared
+	edges := 0
+	for _, p := range w.prepare(subgraphs) {
+		if len(batch) > 0 && (len(batch) == maxRecords || edges+len(p.Edges) > maxEdges) {
+			w.write(ctx, batch)
+			batch, edges = batch[:0], 0
+		}
+		batch = append(batch, p)
+		edges += len(p.Edges)
+	}
+	w.write(ctx, batch)
+	if len(w.failures) > 0 {
+		return &WriteError{Failures: w.failures}
+	}
+	return nil
+}
+
+type writer struct {
+	client   *Client
+	failures []Failure
+}
+
+// prepare checks the subgraphs and orders them by key, so that all writers lock
+// nodes in the same order. Of one key given twice the highest version remains,
+// of equal versions the last.
+func (w *writer) prepare(subgraphs []Subgraph) []prepared {
+	out := make([]prepared, 0, len(subgraphs))
+	for _, s := range subgraphs {
+		p, err := w.client.prepare(s)
+		if err != nil {
+			w.failures = append(w.failures, Failure{Key: s.Key, Err: err})
+			continue
+		}
+		out = append(out, p)
+	}
+	slices.SortStableFunc(out, func(a, b prepared) int {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.Version, b.Version))
+	})
+	last := out[:0]
+	for i, p := range out {
+		if i+1 == len(out) || out[i+1].key != p.key {
+			last = append(last, p)
+		}
+	}
+	return last
+}
+
+// write stores a batch. Where the server refuses it for what it holds, it is
+// halved until the record at fault stands alone.
+func (w *writer) write(ctx context.Context, batch []prepared) {
+	if len(batch) == 0 {
+		return
+	}
+	err := w.client.store(ctx, batch)
+	switch {
+	case err == nil:
+	case refused(err) && len(batch) > 1:
+		middle := len(batch) / 2
+		w.write(ctx, batch[:middle])
+		w.write(ctx, batch[middle:])
+	default:
+		for _, p := range batch {
+			w.failures = append(w.failures, Failure{Key: p.Key, Retryable: !refused(err), Err: err})
+		}
+	}
+}
+
+// store writes a batch in one transaction, again if others disturb it.
+func (c *Client) store(ctx context.Context, batch []prepared) error {
+	for try := 1; ; try++ {
+		err := c.storeOnce(ctx, batch)
+		if err == nil || !contended(err) || try == tries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w, after %w", ctx.Err(), err)
+		case <-time.After(rand.N(time.Duration(try) * pauseStep)):
+		}
+	}
+}
+
+// storeOnce does not use the driver's retrying transactions: those wait a second
+// before the first retry, and half a minute for a server that is away.
+func (c *Client) storeOnce(ctx context.Context, batch []prepared) error {
+	session := c.driver.NewSession(ctx, neo4j.SessionConfig{DatabaseName: c.database, AccessMode: neo4j.AccessModeWrite})
+	defer session.Close(ctx)
+	tx, err := session.BeginTransaction(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer tx.Close(ctx) // rolls back what was not committed
+	if err := (transaction{tx}).replace(ctx, batch); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
