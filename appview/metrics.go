@@ -1,0 +1,62 @@
+package appview
+
+import (
+	"errors"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// measures are the metrics of the public address.
+type measures struct {
+	requests *prometheus.CounterVec   // by method, route, status
+	duration *prometheus.HistogramVec // by method, route; seconds until the answer was written
+	inFlight prometheus.Gauge
+}
+
+func newMeasures(registry *prometheus.Registry) (*measures, error) {
+	m := &measures{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "layers_http_requests_total", Help: "Requests answered.",
+		}, []string{"method", "route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "layers_http_request_duration_seconds", Help: "Time from a request's arrival to its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}, []string{"method", "route"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "layers_http_requests_in_flight", Help: "Requests being answered now.",
+		}),
+	}
+	return m, errors.Join(registry.Register(m.requests), registry.Register(m.duration), registry.Register(m.inFlight))
+}
+
+func (m *measures) observe(method, route string, status int, took time.Duration) {
+	method = methodLabel(method)
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()
+	m.duration.WithLabelValues(method, route).Observe(took.Seconds())
+}
+
+// methodLabel bounds the label: a client may send any word as its method.
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return method
+	}
+	return "other"
+}
+
+// operatorRoutes are the paths of the operator's address.
+func operatorRoutes(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

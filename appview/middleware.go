@@ -1,0 +1,114 @@
+package appview
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/layers-pub/layers-appview/appview/xrpc"
+)
+
+const maxRequestID = 64 // characters
+
+// requestID keeps the id that a client or proxy gave the request, if it is fit
+// to stand in a log, or makes one; the answer carries it.
+func requestID(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		id := c.Request().Header.Get(echo.HeaderXRequestID)
+		if !saneRequestID(id) {
+			id = rand.Text()
+		}
+		c.Response().Header().Set(echo.HeaderXRequestID, id)
+		return next(c)
+	}
+}
+
+func saneRequestID(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for _, r := range []byte(id) {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		if !letter && !('0' <= r && r <= '9') && r != '-' && r != '_' && r != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// observe writes the access log and the metrics of every request. It has the
+// error answered before it looks at the status, so that both see what was sent.
+func observe(logger *slog.Logger, m *measures) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			m.inFlight.Inc()
+			defer m.inFlight.Dec()
+			start := time.Now()
+			if err := next(c); err != nil {
+				c.Error(err)
+			}
+			took := time.Since(start)
+			req, res := c.Request(), c.Response()
+			route := routeLabel(c.Path())
+			m.observe(req.Method, route, res.Status, took)
+			logger.LogAttrs(req.Context(), slog.LevelInfo, "request",
+				slog.String("method", req.Method),
+				slog.String("route", route),
+				slog.Int("status", res.Status),
+				slog.Int64("bytes", res.Size),
+				slog.Duration("duration", took),
+				slog.String("requestId", res.Header().Get(echo.HeaderXRequestID)),
+				slog.String("client", c.RealIP()))
+			return nil
+		}
+	}
+}
+
+// recoverPanics turns a panic into an internal error, with its stack in the log.
+func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			r := recover()
+			if r == nil {
+				return
+			}
+			if e, ok := r.(error); ok && errors.Is(e, http.ErrAbortHandler) {
+				panic(r) // net/http's own way to drop a connection
+			}
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}()
+		return next(c)
+	}
+}
+
+// deadline bounds how long a request may wait for what it asks of the stores.
+func deadline(d time.Duration) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			ctx, cancel := context.WithTimeout(c.Request().Context(), d)
+			defer cancel()
+			c.SetRequest(c.Request().WithContext(ctx))
+			return next(c)
+		}
+	}
+}
+
+// routeLabel names the route that a path matched: the NSID of an XRPC method,
+// the path itself of another route, "unknown" for what no route has. Paths that
+// clients invent never become labels.
+func routeLabel(matched string) string {
+	if matched == "" || matched == xrpc.CatchAll {
+		return "unknown"
+	}
+	if nsid, ok := xrpc.Method(matched); ok {
+		return nsid
+	}
+	return matched
+}

@@ -1,0 +1,113 @@
+package xrpc
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// Answers are put together by hand, for one reason: a record's value has to go
+// out byte for byte as it is stored, and an encoder would reformat it. Nothing
+// else in an answer needs escaping: AT-URIs, CIDs, NSIDs and cursors consist of
+// characters that stand for themselves in JSON.
+
+const (
+	bufferSize   = 32 << 10
+	maxKeptAside = 1 << 20 // larger buffers are left to the garbage collector
+)
+
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, bufferSize)
+	return &b
+}}
+
+// answerJSON sends what fill appends to a buffer of the pool.
+func answerJSON(c echo.Context, fill func(b []byte) []byte) error {
+	buffer := buffers.Get().(*[]byte)
+	defer func() {
+		if cap(*buffer) <= maxKeptAside {
+			buffers.Put(buffer)
+		}
+	}()
+	*buffer = fill((*buffer)[:0])
+	header := c.Response().Header()
+	header.Set(echo.HeaderContentType, echo.MIMEApplicationJSON)
+	header.Set(echo.HeaderContentLength, strconv.Itoa(len(*buffer)))
+	c.Response().WriteHeader(http.StatusOK)
+	_, err := c.Response().Write(*buffer)
+	return err
+}
+
+// appendRecord appends {"uri":…,"cid":…,"value":…}.
+func appendRecord(b []byte, r *record.Record) []byte {
+	return append(appendFields(append(b, '{'), r), '}')
+}
+
+func appendFields(b []byte, r *record.Record) []byte {
+	b = append(b, `"uri":"`...)
+	b = appendURI(b, r.Key)
+	b = append(b, `","cid":"`...)
+	b = append(b, r.CID...)
+	b = append(b, `","value":`...)
+	return append(b, r.Value...)
+}
+
+func appendURI(b []byte, k record.Key) []byte {
+	b = append(b, "at://"...)
+	b = append(b, k.DID...)
+	b = append(b, '/')
+	b = append(b, k.Collection...)
+	b = append(b, '/')
+	return append(b, k.Rkey...)
+}
+
+// appendPage appends {"records":[…],"cursor":…}, under the name that the lexicon
+// gives the array; without cursor on the last page.
+func appendPage(b []byte, items string, records []record.Record, cursor string, one func([]byte, *record.Record) []byte) []byte {
+	b = append(b, `{"`...)
+	b = append(b, items...)
+	b = append(b, `":[`...)
+	for i := range records {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = one(b, &records[i])
+	}
+	b = append(b, ']')
+	if cursor != "" {
+		b = append(b, `,"cursor":"`...)
+		b = append(b, cursor...)
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
+
+// notModified sends 304 if the client already has the record with this CID, and
+// otherwise labels the answer with it. The tag is weak, since the same record may
+// go out compressed or not.
+func notModified(c echo.Context, r *record.Record) (bool, error) {
+	tag := `W/"` + string(r.CID) + `"`
+	c.Response().Header().Set("ETag", tag)
+	if !matches(c.Request().Header.Values("If-None-Match"), tag) {
+		return false, nil
+	}
+	return true, c.NoContent(http.StatusNotModified)
+}
+
+// matches compares weakly, as RFC 9110 section 13.1.2 has it for If-None-Match.
+func matches(fields []string, tag string) bool {
+	for _, field := range fields {
+		for candidate := range strings.SplitSeq(field, ",") {
+			candidate = strings.TrimSpace(candidate)
+			if candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(tag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
+}

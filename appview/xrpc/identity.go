@@ -1,0 +1,115 @@
+package xrpc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/hashicorp/golang-lru/v2/expirable"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// Resolver asks the network for the DID that a handle names, having checked
+// that the DID's document names the handle in turn. It bounds its own time.
+type Resolver interface {
+	ResolveHandle(context.Context, syntax.Handle) (syntax.DID, error)
+}
+
+const (
+	resolvedFor    = 5 * time.Minute  // how long a network's answer is believed
+	unresolvedFor  = 30 * time.Second // and a failure
+	resolvedMost   = 10_000           // answers kept; about 1 MB
+	resolveTimeout = 5 * time.Second
+)
+
+// handles turns handles into DIDs: those of repositories in the index from the
+// store, all others from the network, whose answers are kept for a while.
+type handles struct {
+	known interface {
+		ResolveHandle(context.Context, syntax.Handle) (syntax.DID, error)
+	}
+	network Resolver // nil: the store alone
+
+	found    *expirable.LRU[syntax.Handle, syntax.DID]
+	missing  *expirable.LRU[syntax.Handle, struct{}]
+	inFlight singleflight.Group
+}
+
+func newHandles(known, network Resolver) *handles {
+	return &handles{
+		known:   known,
+		network: network,
+		found:   expirable.NewLRU[syntax.Handle, syntax.DID](resolvedMost, nil, resolvedFor),
+		missing: expirable.NewLRU[syntax.Handle, struct{}](resolvedMost, nil, unresolvedFor),
+	}
+}
+
+// did resolves a handle or passes a DID through. A handle that nothing resolves
+// is an InvalidRequest that names the parameter.
+func (h *handles) did(ctx context.Context, parameter string, id syntax.AtIdentifier) (syntax.DID, error) {
+	if did, err := id.AsDID(); err == nil {
+		return did, nil
+	}
+	handle := id.Handle().Normalize()
+	did, err := h.known.ResolveHandle(ctx, handle)
+	if errors.Is(err, store.ErrNotFound) {
+		did, err = h.ask(ctx, handle)
+	}
+	if errors.Is(err, errUnresolved) {
+		return "", invalidRequest("parameter %q: could not resolve handle %s", parameter, quote(string(handle)))
+	}
+	return did, err
+}
+
+var errUnresolved = errors.New("could not resolve handle")
+
+// ask has the network resolve a handle, once for all who ask at the same time.
+// A caller that gives up leaves the others' question standing.
+func (h *handles) ask(ctx context.Context, handle syntax.Handle) (syntax.DID, error) {
+	if did, ok := h.found.Get(handle); ok {
+		return did, nil
+	}
+	if h.network == nil || h.missing.Contains(handle) {
+		return "", errUnresolved
+	}
+	answer := h.inFlight.DoChan(string(handle), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTimeout)
+		defer cancel()
+		did, err := h.network.ResolveHandle(ctx, handle)
+		if err != nil {
+			h.missing.Add(handle, struct{}{})
+			return nil, errUnresolved
+		}
+		h.found.Add(handle, did)
+		return did, nil
+	})
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case result := <-answer:
+		if result.Err != nil {
+			return "", result.Err
+		}
+		return result.Val.(syntax.DID), nil
+	}
+}
+
+// uri gives an AT-URI whose authority is a handle the DID instead.
+func (h *handles) uri(ctx context.Context, parameter string, uri syntax.ATURI) (syntax.ATURI, error) {
+	authority := uri.Authority()
+	if authority.IsDID() {
+		return uri, nil
+	}
+	did, err := h.did(ctx, parameter, authority)
+	if err != nil {
+		return "", err
+	}
+	resolved := "at://" + string(did)
+	if path := uri.Path(); path != "" {
+		resolved += "/" + path
+	}
+	return syntax.ATURI(resolved), nil
+}

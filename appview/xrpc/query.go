@@ -1,0 +1,167 @@
+package xrpc
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/labstack/echo/v4"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// get answers {uri, cid, value} for the record that the parameter uri names.
+func (s *Service) get(ep *endpoint) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		args, err := ep.parse(c.Request().URL.RawQuery)
+		if err != nil {
+			return err
+		}
+		ctx := c.Request().Context()
+		key, err := s.key(ctx, &args)
+		if err != nil {
+			return err
+		}
+		if key.Collection != ep.query.Collection {
+			return invalidRequest("parameter %q: expected a record of the collection %s, got %s", "uri", ep.query.Collection, quote(string(key.Collection)))
+		}
+		found, err := s.reads.Get(ctx, key)
+		if errors.Is(err, store.ErrNotFound) {
+			return declared("RecordNotFound", "no record at %s", key)
+		}
+		if err != nil {
+			return err
+		}
+		if unchanged, err := notModified(c, &found); unchanged {
+			return err
+		}
+		return answerJSON(c, func(b []byte) []byte { return appendRecord(b, &found) })
+	}
+}
+
+// key is the record that the parameter uri names, its repository by DID.
+func (s *Service) key(ctx context.Context, args *arguments) (record.Key, error) {
+	text, _ := args.text("uri")
+	uri := syntax.ATURI(text)
+	if uri.RecordKey() == "" {
+		return record.Key{}, invalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", quote(text))
+	}
+	uri, err := s.handles.uri(ctx, "uri", uri)
+	if err != nil {
+		return record.Key{}, err
+	}
+	return record.ParseKey(uri)
+}
+
+// list answers a page of {uri, cid, value}, newest first.
+func (s *Service) list(ep *endpoint) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		args, err := ep.parse(c.Request().URL.RawQuery)
+		if err != nil {
+			return err
+		}
+		ctx := c.Request().Context()
+		filters, err := s.filters(ctx, &args)
+		if err != nil {
+			return err
+		}
+		scope := newScope(ep.query.NSID, filters)
+		query := store.Query{Collection: ep.query.Collection, Limit: args.limit()}
+		if query.After, err = args.after(scope); err != nil {
+			return err
+		}
+		for _, f := range filters {
+			if f.repo {
+				did := syntax.DID(f.values[0])
+				query.Repo = &did
+				continue
+			}
+			query.Match = append(query.Match, store.Match{Name: f.property, Values: f.values})
+		}
+		page, err := s.reads.List(ctx, query)
+		if err != nil {
+			return err
+		}
+		return answerJSON(c, func(b []byte) []byte {
+			return appendPage(b, ep.query.Items, page.Records, nextCursor(scope, page), appendRecord)
+		})
+	}
+}
+
+// filter is a list parameter that was given: a record matches if the property
+// has any of the values.
+type filter struct {
+	name     string // of the parameter
+	property string // of the record
+	repo     bool   // filters on the repository instead; values is one DID
+	values   []string
+}
+
+// filters are the list's filters as the store compares them: handles turned into
+// DIDs, and values in an order of their own, so that the same question is the
+// same scope however it is put.
+func (s *Service) filters(ctx context.Context, args *arguments) ([]filter, error) {
+	var filters []filter
+	for i, p := range args.ep.query.Params {
+		given := args.given[i]
+		if len(given) == 0 || (p.Filter == "" && !p.Repo) {
+			continue
+		}
+		f := filter{name: p.Name, property: p.Filter, repo: p.Repo}
+		for _, value := range given {
+			values, err := s.comparable(ctx, p.Name, p.Format, value)
+			if err != nil {
+				return nil, err
+			}
+			f.values = append(f.values, values...)
+		}
+		slices.Sort(f.values)
+		f.values = slices.Compact(f.values)
+		filters = append(filters, f)
+	}
+	return filters, nil
+}
+
+// comparable gives the values that a record may have to match a parameter's
+// value. An AT-URI whose repository is given by handle matches records that have
+// it by DID, and those that themselves have it by that handle.
+func (s *Service) comparable(ctx context.Context, name, format, value string) ([]string, error) {
+	switch format {
+	case "at-identifier":
+		did, err := s.handles.did(ctx, name, syntax.AtIdentifier(value))
+		return []string{string(did)}, err
+	case "at-uri":
+		uri, err := s.handles.uri(ctx, name, syntax.ATURI(value))
+		if err != nil || string(uri) == value {
+			return []string{value}, err
+		}
+		return []string{string(uri), value}, nil
+	}
+	return []string{value}, nil
+}
+
+// after is where the page begins: nil for the first.
+func (a *arguments) after(s scope) (*store.Position, error) {
+	text, ok := a.text("cursor")
+	if !ok {
+		return nil, nil
+	}
+	at, err := decodeCursor(text, s)
+	switch {
+	case errors.Is(err, errCursorForeign):
+		return nil, invalidRequest("parameter %q: cursor does not belong to this query: expected one from an earlier page with the same filters", "cursor")
+	case err != nil:
+		return nil, invalidRequest("parameter %q: expected a cursor from an earlier page, got %s", "cursor", quote(text))
+	}
+	return &at, nil
+}
+
+// nextCursor continues a page; empty after the last.
+func nextCursor(s scope, page store.Page) string {
+	if page.Next == nil {
+		return ""
+	}
+	return encodeCursor(s, *page.Next)
+}
