@@ -11,8 +11,10 @@ import (
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/repo"
+	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/bluesky-social/indigo/cmd/relay/stream"
+	"github.com/ipfs/go-cid"
 	"github.com/stretchr/testify/require"
 )
 
@@ -106,13 +108,25 @@ func randomWrites(r *rand.Rand, have map[string]bool, keys *[]string, n int) []W
 
 func TestEveryCommitOfRandomWritesVerifies(t *testing.T) {
 	quiet(t)
-	for _, shape := range []struct{ commits, writes int }{{1500, 1}, {600, 8}, {60, 200}} {
+	for _, shape := range []struct{ begin, commits, writes int }{
+		{0, 1500, 1}, {0, 600, 8}, {0, 60, 200}, {5000, 800, 1}, {5000, 300, 8}, {5000, 40, 200},
+	} {
 		t.Run(fmt.Sprint(shape), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(7, uint64(shape.writes)))
 			w := newTestWorld(t, Config{Seed: uint64(shape.writes)})
 			did := createAccount(t, w, "alice")
 			have, keys := map[string]bool{}, []string{}
 			var rev syntax.TID
+			for len(keys) < shape.begin {
+				var writes []Write
+				for range maxWrites {
+					rkey := fmt.Sprintf("b%06d", len(keys))
+					writes, keys = append(writes, Create(note, syntax.RecordKey(rkey), noteValue(rkey))), append(keys, rkey)
+					have[rkey] = true
+				}
+				_, err := w.Commit(did, writes...)
+				require.NoError(t, err)
+			}
 			for range shape.commits {
 				done, err := w.Commit(did, randomWrites(r, have, &keys, shape.writes)...)
 				require.NoError(t, err)
@@ -137,8 +151,24 @@ func TestEveryCommitOfRandomWritesVerifies(t *testing.T) {
 				held[string(e.Key.Rkey)] = true
 			}
 			require.Equal(t, have, held)
+			requireCanonical(t, w, did)
 		})
 	}
+}
+
+// requireCanonical builds the repository's tree anew: its shape must not depend on
+// how it came about.
+func requireCanonical(t *testing.T, w *World, did syntax.DID) {
+	t.Helper()
+	paths := map[string]cid.Cid{}
+	tree := w.accounts[did].tree
+	require.NoError(t, tree.Verify())
+	require.NoError(t, tree.WriteToMap(paths))
+	anew, err := mst.LoadTreeFromMap(paths)
+	require.NoError(t, err)
+	root, err := anew.RootCID()
+	require.NoError(t, err)
+	require.Equal(t, w.accounts[did].data, *root)
 }
 
 func TestCommitsRefuseWhatDoesNotFit(t *testing.T) {
