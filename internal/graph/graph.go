@@ -21,6 +21,7 @@ import (
 
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j/config"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -44,6 +45,10 @@ type Client struct {
 	driver   neo4j.DriverWithContext
 	database string
 	space    string // before every key; empty or "~name/"
+
+	// writing admits one write transaction at a time. Two on shared nodes mostly
+	// wait for each other's locks, and together get less done than one.
+	writing *semaphore.Weighted
 }
 
 var spacePattern = regexp.MustCompile(`^[A-Za-z0-9-]{0,64}$`)
@@ -67,7 +72,7 @@ func Open(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("neo4j: %w", err)
 	}
-	c := &Client{driver: driver, database: cfg.Database}
+	c := &Client{driver: driver, database: cfg.Database, writing: semaphore.NewWeighted(1)}
 	if cfg.Space != "" {
 		// '~' sorts after every key of production, so a scan of that passes tests by.
 		c.space = "~" + cfg.Space + "/"

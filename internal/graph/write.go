@@ -121,6 +121,10 @@ func (c *Client) store(ctx context.Context, batch []prepared) error {
 // storeOnce does not use the driver's retrying transactions: those wait a second
 // before the first retry, and half a minute for a server that is away.
 func (c *Client) storeOnce(ctx context.Context, batch []prepared) error {
+	if err := c.writing.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("wait for another write: %w", err)
+	}
+	defer c.writing.Release(1)
 	session := c.driver.NewSession(ctx, neo4j.SessionConfig{DatabaseName: c.database, AccessMode: neo4j.AccessModeWrite})
 	defer session.Close(ctx)
 	tx, err := session.BeginTransaction(ctx)
