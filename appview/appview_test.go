@@ -2,6 +2,7 @@ package appview
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -82,12 +84,24 @@ type bundle struct {
 
 func start(t *testing.T, cfg Config, read func(context.Context) error, checks ...Check) *bundle {
 	t.Helper()
+	return startOn(t, cfg, faulty{read}, checks...)
+}
+
+type reader interface {
+	Get(context.Context, record.Key) (record.Record, error)
+	List(context.Context, store.Query) (store.Page, error)
+	ListForeign(context.Context, store.ForeignQuery) (store.Page, error)
+	ResolveHandle(context.Context, syntax.Handle) (syntax.DID, error)
+}
+
+func startOn(t *testing.T, cfg Config, reads reader, checks ...Check) *bundle {
+	t.Helper()
 	c, err := catalog.Load()
 	require.NoError(t, err)
 	cfg.Listen, cfg.MetricsListen = "127.0.0.1:0", "127.0.0.1:0"
 	log := &logBuffer{}
 	server, err := New(cfg, Deps{
-		XRPC:    xrpc.New(c, faulty{read}, nil),
+		XRPC:    xrpc.New(c, reads, nil),
 		Checks:  checks,
 		Metrics: prometheus.NewRegistry(),
 		Logger:  slog.New(slog.NewJSONHandler(log, nil)),
@@ -305,6 +319,43 @@ func TestMetricsHaveTheirOwnAddressAndBoundedLabels(t *testing.T) {
 	require.NotContains(t, got, "com.example")
 	require.NotContains(t, got, "BREW")
 	require.Equal(t, http.StatusOK, request(t, "GET", "http://"+b.MetricsAddr()+"/debug/pprof/goroutine?debug=1", nil).status)
+}
+
+// holding is a store that has one record under every key.
+type holding struct {
+	faulty
+	value string
+}
+
+func (h holding) Get(_ context.Context, key record.Key) (record.Record, error) {
+	return record.Record{Key: key, CID: "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", Value: json.RawMessage(h.value)}, nil
+}
+
+func TestLargeAnswersAreCompressedForWhoeverTakesThem(t *testing.T) {
+	t.Parallel()
+	large := `{"text": "<` + strings.Repeat("a\\u0000 ", 2000) + `>"}`
+	b := startOn(t, Config{}, holding{value: large})
+	plain := b.do(t, "GET", aGet, "Accept-Encoding", "identity")
+	require.Empty(t, plain.header.Get("Content-Encoding"))
+	require.Contains(t, plain.body, `"value":`+large+`}`)
+
+	packed := b.do(t, "GET", aGet, "Accept-Encoding", "gzip")
+	require.Equal(t, "gzip", packed.header.Get("Content-Encoding"))
+	require.Contains(t, packed.header.Values("Vary"), "Accept-Encoding")
+	require.Less(t, len(packed.body), len(large)/4)
+	unpacked, err := gzip.NewReader(strings.NewReader(packed.body))
+	require.NoError(t, err)
+	text, err := io.ReadAll(unpacked)
+	require.NoError(t, err)
+	require.Equal(t, plain.body, string(text))
+
+	unchanged := b.do(t, "GET", aGet, "Accept-Encoding", "gzip", "If-None-Match", packed.header.Get("ETag"))
+	require.Equal(t, http.StatusNotModified, unchanged.status)
+	require.Empty(t, unchanged.body)
+
+	small := startOn(t, Config{}, holding{value: `{}`}).do(t, "GET", aGet, "Accept-Encoding", "gzip")
+	require.Empty(t, small.header.Get("Content-Encoding"), "not worth it")
+	require.Equal(t, strconv.Itoa(len(small.body)), small.header.Get("Content-Length"))
 }
 
 func TestBodiesAreBounded(t *testing.T) {

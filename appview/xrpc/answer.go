@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -87,16 +88,13 @@ func appendPage(b []byte, items string, records []record.Record, cursor string, 
 	return append(b, '}')
 }
 
-// notModified sends 304 if the client already has the record with this CID, and
-// otherwise labels the answer with it. The tag is weak, since the same record may
-// go out compressed or not.
-func notModified(c echo.Context, r *record.Record) (bool, error) {
-	tag := `W/"` + string(r.CID) + `"`
+// unchanged labels the answer with the record's CID, and tells whether that is
+// what the client already has. The tag is weak, since the same record may go out
+// compressed or not.
+func unchanged(c echo.Context, cid syntax.CID) bool {
+	tag := `W/"` + string(cid) + `"`
 	c.Response().Header().Set("ETag", tag)
-	if !matches(c.Request().Header.Values("If-None-Match"), tag) {
-		return false, nil
-	}
-	return true, c.NoContent(http.StatusNotModified)
+	return matches(c.Request().Header.Values("If-None-Match"), tag)
 }
 
 // matches compares weakly, as RFC 9110 section 13.1.2 has it for If-None-Match.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 // Error is an answer other than 2xx, in the form AT Protocol clients know:
@@ -69,7 +71,7 @@ func AsError(err error) *Error {
 		return known
 	case errors.Is(err, context.Canceled):
 		return &Error{Status: statusClientGone, Name: "RequestCanceled", Message: "the client closed the request", cause: err}
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
 		return unavailable(err)
 	case errors.As(err, &fromEcho):
 		return fromRouter(fromEcho)

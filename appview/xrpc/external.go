@@ -1,8 +1,6 @@
 package xrpc
 
 import (
-	"errors"
-
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 
@@ -27,26 +25,15 @@ func (s *Service) getExternal(ep *endpoint) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		ctx := c.Request().Context()
-		key, err := s.key(ctx, &args)
+		asked, err := s.target(c.Request().Context(), &args)
 		if err != nil {
 			return err
 		}
-		if !s.foreign(key.Collection) {
-			return declared("BadRequest", "%s is not an external collection: expected another than those of this appview's own lexicons", key.Collection)
+		if !s.foreign(asked.Collection) {
+			return declared("BadRequest", "%s is not an external collection: this appview has a query of its own for it", asked.Collection)
 		}
-		found, err := s.reads.Get(ctx, key)
-		if errors.Is(err, store.ErrNotFound) {
-			return declared("NotFound", "the index holds no record at %s", key)
-		}
-		if err != nil {
-			return err
-		}
-		if unchanged, err := notModified(c, &found); unchanged {
-			return err
-		}
-		return answerJSON(c, func(b []byte) []byte {
-			b = appendExternalFields(append(b, '{'), &found)
+		return s.answerRecord(c, asked, "NotFound", func(b []byte, r *record.Record) []byte {
+			b = appendExternalFields(append(b, '{'), r)
 			return append(b, `,"fromCache":true}`...)
 		})
 	}

@@ -3,6 +3,7 @@ package xrpc
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -19,40 +20,54 @@ func (s *Service) get(ep *endpoint) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		ctx := c.Request().Context()
-		key, err := s.key(ctx, &args)
+		asked, err := s.target(c.Request().Context(), &args)
 		if err != nil {
 			return err
 		}
-		if key.Collection != ep.query.Collection {
-			return invalidRequest("parameter %q: expected a record of the collection %s, got %s", "uri", ep.query.Collection, quote(string(key.Collection)))
+		if asked.Collection != ep.query.Collection {
+			return invalidRequest("parameter %q: expected a record of the collection %s, got one of %s", "uri", ep.query.Collection, quote(string(asked.Collection)))
 		}
-		found, err := s.reads.Get(ctx, key)
-		if errors.Is(err, store.ErrNotFound) {
-			return declared("RecordNotFound", "no record at %s", key)
-		}
-		if err != nil {
-			return err
-		}
-		if unchanged, err := notModified(c, &found); unchanged {
-			return err
-		}
-		return answerJSON(c, func(b []byte) []byte { return appendRecord(b, &found) })
+		return s.answerRecord(c, asked, "RecordNotFound", appendRecord)
 	}
 }
 
-// key is the record that the parameter uri names, its repository by DID.
-func (s *Service) key(ctx context.Context, args *arguments) (record.Key, error) {
+// target is the record that a request asks for.
+type target struct {
+	record.Key
+	byHandle bool // it named the repository by handle
+}
+
+// target reads the parameter uri, whose repository may be given by handle.
+func (s *Service) target(ctx context.Context, args *arguments) (target, error) {
 	text, _ := args.text("uri")
 	uri := syntax.ATURI(text)
 	if uri.RecordKey() == "" {
-		return record.Key{}, invalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", quote(text))
+		return target{}, invalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", quote(text))
 	}
-	uri, err := s.handles.uri(ctx, "uri", uri)
+	resolved, err := s.handles.uri(ctx, "uri", uri)
 	if err != nil {
-		return record.Key{}, err
+		return target{}, err
 	}
-	return record.ParseKey(uri)
+	key, err := record.ParseKey(resolved)
+	return target{key, resolved != uri}, err
+}
+
+// answerRecord looks a record up and sends what fill makes of it, or missing, the
+// error that the query's lexicon declares for a record that is not there.
+func (s *Service) answerRecord(c echo.Context, asked target, missing string, fill func([]byte, *record.Record) []byte) error {
+	found, err := s.reads.Get(c.Request().Context(), asked.Key)
+	if errors.Is(err, store.ErrNotFound) {
+		return declared(missing, "the index holds no record at %s", asked.Key)
+	}
+	if err != nil {
+		return err
+	}
+	// The CID stands for the whole answer, except that a handle may pass to
+	// another repository.
+	if !asked.byHandle && unchanged(c, found.CID) {
+		return c.NoContent(http.StatusNotModified)
+	}
+	return answerJSON(c, func(b []byte) []byte { return fill(b, &found) })
 }
 
 // list answers a page of {uri, cid, value}, newest first.
