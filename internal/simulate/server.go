@@ -91,8 +91,12 @@ func (s *Server) URL() string { return s.url }
 // RelayURL is the same address for WebSockets.
 func (s *Server) RelayURL() string { return "ws" + s.url[len("http"):] }
 
-// Stop ends all connections and returns when the last is gone.
+// Stop ends all connections and returns when the last is gone. A server that was
+// never started needs no stopping.
 func (s *Server) Stop() error {
+	if s.stop == nil {
+		return nil
+	}
 	s.stop()
 	err := s.http.Close()
 	<-s.stopped
