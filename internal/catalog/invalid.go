@@ -2,11 +2,13 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/lexicon"
 )
 
 // Invalid is why a record is refused: the first breach that was met. Every part is
@@ -194,23 +196,26 @@ func oneOf(s *Schema) string {
 	return ", one of " + strings.Join(shown, ", ")
 }
 
-// breach says which rule a string, integer, boolean or bytes of the right type
-// breaks. The lexicon package has found that it breaks one.
+// breach says which rule a value of the right type breaks. The lexicon package
+// has found that it breaks one.
 func (s *Schema) breach(v any) string {
-	text, _ := v.(string)
-	raw, _ := v.(atdata.Bytes)
-	length := len(text) + len(raw)
+	length := 0
+	switch v := v.(type) {
+	case string:
+		length = len(v)
+	case atdata.Bytes:
+		length = len(v)
+	}
+	graphemes := lexicon.SchemaString{MinGraphemes: s.MinGraphemes, MaxGraphemes: s.MaxGraphemes}
 	switch {
-	case s.Const != nil || len(s.Enum) > 0:
-		return "not among the values allowed"
-	case s.MinLength != nil && length < *s.MinLength, s.MaxLength != nil && length > *s.MaxLength:
-		return "length out of bounds"
+	case s.Type == Token:
+		return "a token stands for itself and is no value"
+	case s.Const != nil && v != s.Const, len(s.Enum) > 0 && !slices.Contains(s.Enum, v):
+		return "not a value allowed"
 	case s.Type == Integer:
 		return "number out of bounds"
-	case s.MinGraphemes != nil || s.MaxGraphemes != nil:
-		return "length or format not allowed"
-	case s.Format != "":
-		return "not of format " + s.Format
+	case s.MinLength != nil && length < *s.MinLength, s.MaxLength != nil && length > *s.MaxLength, graphemes.Validate(v, 0) != nil:
+		return "length out of bounds"
 	}
-	return "not allowed"
+	return "not of format " + s.Format
 }
