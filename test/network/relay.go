@@ -1,0 +1,192 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/bluesky-social/indigo/cmd/relay/stream"
+	"github.com/gorilla/websocket"
+)
+
+// Relay joins the event streams of the network's PDSes into one with sequence
+// numbers of its own, as a relay of the real network does. What the events say
+// and carry stays as the PDSes made it. It also tells whom a handle of theirs
+// names, since those are in no DNS.
+//
+// It checks nothing. The relay program of the real network would, but it refuses
+// hosts on loopback.
+type Relay struct {
+	URL string // ws://, for subscriptions; http:// in its place for questions
+
+	network *Network
+	server  *httptest.Server
+
+	mu     sync.Mutex
+	frames [][]byte      // the event of sequence number n is frames[n-1]
+	grown  chan struct{} // closed, and replaced, with every event
+	broken error         // why it no longer follows the PDSes
+}
+
+// Relay starts a relay that follows both PDSes from their first event on and ends
+// with the test.
+func (n *Network) Relay(t testing.TB) *Relay {
+	t.Helper()
+	r := &Relay{network: n, grown: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribe)
+	mux.HandleFunc("GET /xrpc/com.atproto.identity.resolveHandle", r.resolveHandle)
+	r.server = httptest.NewServer(mux)
+	r.URL = "ws" + strings.TrimPrefix(r.server.URL, "http")
+	ctx, cancel := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	for _, pds := range n.PDSs {
+		conn, response, err := websocket.DefaultDialer.Dial(pds.WebsocketURL()+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0", nil)
+		if err != nil {
+			t.Fatalf("subscribe to %s: %v", pds.URL, err)
+		}
+		_ = response.Body.Close()
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
+		following.Go(func() { r.follow(ctx, conn) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		following.Wait()
+		r.server.CloseClientConnections()
+		r.server.Close()
+		if r.broken != nil {
+			t.Errorf("the relay failed: %v", r.broken)
+		}
+	})
+	return r
+}
+
+// follow takes over one PDS's events until the context ends.
+func (r *Relay) follow(ctx context.Context, conn *websocket.Conn) {
+	for {
+		_, frame, err := conn.ReadMessage()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = r.add(frame)
+		}
+		if err != nil {
+			log.Printf("relay: following %s: %v", conn.RemoteAddr(), err)
+			r.mu.Lock()
+			r.broken = err
+			r.mu.Unlock()
+			return
+		}
+	}
+}
+
+// add gives an event its place in the common stream.
+func (r *Relay) add(frame []byte) error {
+	var event stream.XRPCStreamEvent
+	if err := event.Deserialize(bytes.NewReader(frame)); err != nil {
+		return fmt.Errorf("decode event: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seq := int64(len(r.frames) + 1)
+	switch {
+	case event.RepoCommit != nil:
+		event.RepoCommit.Seq = seq
+	case event.RepoSync != nil:
+		event.RepoSync.Seq = seq
+	case event.RepoIdentity != nil:
+		event.RepoIdentity.Seq = seq
+	case event.RepoAccount != nil:
+		event.RepoAccount.Seq = seq
+	default:
+		return fmt.Errorf("an event of a kind that is not relayed: %q", frame[:min(len(frame), 64)])
+	}
+	var out bytes.Buffer
+	if err := event.Serialize(&out); err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	r.frames = append(r.frames, out.Bytes())
+	close(r.grown)
+	r.grown = make(chan struct{})
+	return nil
+}
+
+// LastSeq is the sequence number of the latest event, 0 before the first.
+func (r *Relay) LastSeq() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int64(len(r.frames))
+}
+
+// after returns the events that follow a cursor, and what is closed when there are more.
+func (r *Relay) after(cursor int64) (frames [][]byte, grown <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.frames[min(max(cursor, 0), int64(len(r.frames))):], r.grown
+}
+
+func (r *Relay) subscribe(w http.ResponseWriter, req *http.Request) {
+	cursor := r.LastSeq()
+	if given := req.URL.Query().Get("cursor"); given != "" {
+		var err error
+		if cursor, err = strconv.ParseInt(given, 10, 64); err != nil {
+			http.Error(w, "cursor must be an integer", http.StatusBadRequest)
+			return
+		}
+	}
+	upgrader := websocket.Upgrader{}
+	conn, err := upgrader.Upgrade(w, req, nil)
+	if err != nil {
+		return // it has answered
+	}
+	defer conn.Close()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			if _, _, err := conn.NextReader(); err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		frames, grown := r.after(cursor)
+		for _, frame := range frames {
+			if conn.WriteMessage(websocket.BinaryMessage, frame) != nil {
+				return
+			}
+			cursor++
+		}
+		select {
+		case <-grown:
+		case <-gone:
+			return
+		}
+	}
+}
+
+func (r *Relay) resolveHandle(w http.ResponseWriter, req *http.Request) {
+	handle := syntax.Handle(req.URL.Query().Get("handle"))
+	w.Header().Set("Content-Type", "application/json")
+	for _, pds := range r.network.PDSs {
+		if !strings.HasSuffix(string(handle), pds.Domain) {
+			continue
+		}
+		if did, err := pds.ResolveHandle(req.Context(), handle); err == nil {
+			_ = json.NewEncoder(w).Encode(map[string]any{"did": did})
+			return
+		}
+	}
+	w.WriteHeader(http.StatusBadRequest)
+	_ = json.NewEncoder(w).Encode(map[string]any{"error": "HandleNotFound", "message": "unable to resolve handle"})
+}
