@@ -1,0 +1,118 @@
+// Package indexer runs the line from the socket to PostgreSQL: frames are decoded,
+// verified and validated in parallel, then applied strictly in the order of the
+// stream, many to a transaction that also holds the cursor. Stage 3.
+//
+// Read on in line.go (the flow), examine.go (what happens in parallel), apply.go
+// (what happens in order) and chain.go (whether a commit continues its repository).
+package indexer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"github.com/layers-pub/layers-appview/indexer/firehose"
+	"github.com/layers-pub/layers-appview/indexer/verify"
+	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// Config is what the line is made of. The zero sizes take the defaults.
+type Config struct {
+	Firehose *firehose.Client
+	Verifier *verify.Verifier
+	Catalog  *catalog.Catalog
+	Writer   *store.Writer
+	// VerifiedHandle resolves an account's handle in both directions.
+	VerifiedHandle func(context.Context, syntax.DID) (syntax.Handle, error)
+	Logger         *slog.Logger
+
+	Workers     int           // frames examined at once; they mostly compute, but may wait for an identity
+	Window      int           // frames between the socket and the transaction
+	WindowBytes int64         // bytes of those frames
+	BatchEvents int           // events applied in one transaction, at most
+	BatchBytes  int64         // bytes of record values in one transaction, roughly
+	CursorEvery time.Duration // how often the cursor is saved while nothing else is
+}
+
+func (c *Config) setDefaults() {
+	c.Workers = orDefault(c.Workers, max(16, 4*runtime.GOMAXPROCS(0)))
+	c.Window = orDefault(c.Window, 4096)
+	c.WindowBytes = orDefault(c.WindowBytes, 48<<20)
+	c.BatchEvents = orDefault(c.BatchEvents, 1000)
+	c.BatchBytes = orDefault(c.BatchBytes, 16<<20)
+	c.CursorEvery = orDefault(c.CursorEvery, time.Second)
+}
+
+func orDefault[T int | int64 | time.Duration](v, fallback T) T {
+	if v > 0 {
+		return v
+	}
+	return fallback
+}
+
+// Indexer is the one writer of a database.
+type Indexer struct {
+	cfg Config
+}
+
+// New makes an indexer; Run starts it.
+func New(cfg Config) *Indexer {
+	cfg.setDefaults()
+	return &Indexer{cfg: cfg}
+}
+
+// Run indexes until ctx ends. While another indexer holds the database it waits as
+// standby; it takes over when that one's connection dies, and becomes standby
+// again where it loses its own.
+func (ix *Indexer) Run(ctx context.Context) error {
+	for {
+		err := ix.lead(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, store.ErrLockLost):
+			ix.cfg.Logger.WarnContext(ctx, "lost the writer's lock, waiting as standby", "error", err)
+		default:
+			return err
+		}
+	}
+}
+
+// lead waits for the writer's lock and runs the line while it is held.
+func (ix *Indexer) lead(ctx context.Context) error {
+	ix.cfg.Logger.InfoContext(ctx, "waiting for the writer's lock")
+	leading.Set(0)
+	release, lost, err := ix.cfg.Writer.Lock(ctx)
+	if err != nil {
+		return fmt.Errorf("taking the writer's lock: %w", err)
+	}
+	defer release()
+	leading.Set(1)
+	defer leading.Set(0)
+	ix.cfg.Logger.InfoContext(ctx, "this process is the writer")
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-lost:
+			cancel(store.ErrLockLost)
+		case <-ctx.Done():
+		}
+	}()
+	line, err := newLine(ctx, ix.cfg)
+	if err != nil {
+		return err
+	}
+	err = line.run(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, store.ErrLockLost) {
+		return cause
+	}
+	return err
+}

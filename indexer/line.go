@@ -1,0 +1,179 @@
+package indexer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/layers-pub/layers-appview/indexer/firehose"
+)
+
+// line is one run of the indexer while it holds the lock.
+type line struct {
+	Config
+	repos   *repoStates
+	cursors *cursors
+	handles *handleChecker
+	room    *semaphore.Weighted // bytes of frames between socket and transaction
+	slots   chan *slot          // in the order of the stream
+	jobs    chan *slot          // the same, for whichever worker is free
+}
+
+// slot is a frame's place in the order: workers fill in the outcome and close done,
+// the applying stage waits for each in turn.
+type slot struct {
+	frame   firehose.Frame
+	outcome outcome
+	done    chan struct{}
+}
+
+func newLine(ctx context.Context, cfg Config) (*line, error) {
+	l := &line{
+		Config:  cfg,
+		repos:   newRepoStates(cfg.Writer),
+		cursors: newCursors(cfg.Writer),
+		handles: newHandleChecker(cfg.VerifiedHandle, cfg.Logger),
+		room:    semaphore.NewWeighted(cfg.WindowBytes),
+		slots:   make(chan *slot, cfg.Window),
+		jobs:    make(chan *slot, cfg.Window),
+	}
+	if err := l.repos.loadTracked(ctx); err != nil {
+		return nil, fmt.Errorf("loading the followed repositories: %w", err)
+	}
+	return l, nil
+}
+
+// run starts the stages and waits for all of them to end.
+func (l *line) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return l.Firehose.Run(ctx, l.resume, func(f firehose.Frame) error { return l.emit(ctx, f) })
+	})
+	for range l.Workers {
+		group.Go(func() error { return l.work(ctx) })
+	}
+	group.Go(func() error { return l.handles.run(ctx) })
+	group.Go(func() error { return l.apply(ctx) })
+	return group.Wait()
+}
+
+// emit gives a frame its place. It blocks while the window is full, and with it
+// the reading of the socket: that is the back-pressure.
+func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
+	if err := l.room.Acquire(ctx, l.weight(frame)); err != nil {
+		return err
+	}
+	s := &slot{frame: frame, done: make(chan struct{})}
+	l.cursors.emitted()
+	for _, stage := range []chan *slot{l.slots, l.jobs} {
+		select {
+		case stage <- s:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (l *line) weight(frame firehose.Frame) int64 {
+	return min(int64(len(frame.Data))+512, l.WindowBytes)
+}
+
+func (l *line) work(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s := <-l.jobs:
+			s.outcome = l.examine(ctx, s.frame)
+			close(s.done)
+		}
+	}
+}
+
+// resume names the cursor for a new connection. It waits until what was read from
+// the connection before has been applied, so that nothing is read twice.
+func (l *line) resume(ctx context.Context, host string) (int64, bool, error) {
+	if err := l.cursors.drained(ctx); err != nil {
+		return 0, false, err
+	}
+	return l.cursors.of(ctx, host)
+}
+
+// apply takes outcomes in order, as many as are ready, and applies them together:
+// under load batches grow, when it is quiet an event waits for nothing.
+func (l *line) apply(ctx context.Context) error {
+	tick := time.NewTicker(l.CursorEvery)
+	defer tick.Stop()
+	for {
+		b := &batch{}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			if !l.cursors.unsaved() {
+				continue
+			}
+		case h := <-l.handles.checked:
+			b.handles = append(b.handles, h)
+		case s := <-l.slots:
+			if err := l.gather(ctx, b, s); err != nil {
+				return err
+			}
+		}
+		if err := l.commit(ctx, b); err != nil {
+			return err
+		}
+	}
+}
+
+// gather waits for the first slot and adds the following ones that are done.
+func (l *line) gather(ctx context.Context, b *batch, s *slot) error {
+	for {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		b.add(s)
+		if len(b.slots) >= l.BatchEvents || b.bytes >= l.BatchBytes {
+			return nil
+		}
+		select {
+		case s = <-l.slots:
+		default:
+			return nil
+		}
+	}
+}
+
+// batch is what one transaction will apply.
+type batch struct {
+	slots   []*slot
+	handles []checkedHandle
+	bytes   int64
+}
+
+func (b *batch) add(s *slot) {
+	b.slots = append(b.slots, s)
+	b.bytes += int64(len(s.frame.Data))
+}
+
+// dids lists the repositories that the batch touches, once each.
+func (b *batch) dids() []syntax.DID {
+	seen := make(map[syntax.DID]struct{}, len(b.slots))
+	var out []syntax.DID
+	for _, s := range b.slots {
+		did := s.outcome.did
+		if _, ok := seen[did]; ok || did == "" {
+			continue
+		}
+		seen[did] = struct{}{}
+		out = append(out, did)
+	}
+	return out
+}

@@ -1,0 +1,185 @@
+package indexer
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// repoState is what a commit is held against.
+type repoState struct {
+	known bool // false for a repository that is not followed yet
+	sync  store.SyncState
+	rev   syntax.TID
+	data  syntax.CID
+	pds   string
+}
+
+const repoCacheSize = 100_000
+
+// repoStates knows the followed repositories. The cache may be trusted: while the
+// lock is held, nobody else changes them.
+type repoStates struct {
+	writer *store.Writer
+	cache  *lru.Cache[did, repoState]
+
+	mu       sync.RWMutex
+	followed map[did]struct{}
+}
+
+func newRepoStates(writer *store.Writer) *repoStates {
+	cache, err := lru.New[did, repoState](repoCacheSize)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &repoStates{writer: writer, cache: cache, followed: map[did]struct{}{}}
+}
+
+func (r *repoStates) loadTracked(ctx context.Context) error {
+	return r.writer.TrackedDIDs(ctx, func(repo did) error {
+		r.track(repo)
+		return nil
+	})
+}
+
+// tracked tells whether a repository may be followed: it is, or a commit of it on a
+// followed collection is on its way.
+func (r *repoStates) tracked(repo did) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.followed[repo]
+	return ok
+}
+
+func (r *repoStates) track(repo did) {
+	if r.tracked(repo) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.followed[repo] = struct{}{}
+}
+
+// load returns working copies of the states, for a transaction to change.
+func (r *repoStates) load(ctx context.Context, repos []did) (map[did]*repoState, error) {
+	states := make(map[did]*repoState, len(repos))
+	var missing []did
+	for _, repo := range repos {
+		if !r.tracked(repo) {
+			states[repo] = &repoState{}
+		} else if state, ok := r.cache.Get(repo); ok {
+			states[repo] = &state
+		} else {
+			missing = append(missing, repo)
+		}
+	}
+	if len(missing) == 0 {
+		return states, nil
+	}
+	stored, err := r.writer.LoadRepos(ctx, missing)
+	if err != nil {
+		return nil, fmt.Errorf("loading %d repository states: %w", len(missing), err)
+	}
+	for _, repo := range missing {
+		state := &repoState{}
+		if row, ok := stored[repo]; ok {
+			*state = repoState{known: true, sync: row.Sync, rev: row.Rev, data: row.Data, pds: row.PDS}
+		}
+		states[repo] = state
+	}
+	return states, nil
+}
+
+// keep makes the states of a committed transaction the present ones.
+func (r *repoStates) keep(states map[did]*repoState) {
+	for repo, state := range states {
+		if state.known {
+			r.cache.Add(repo, *state)
+		}
+	}
+}
+
+// cursors counts how far each host's stream has been applied and saved.
+type cursors struct {
+	writer  *store.Writer
+	flight  atomic.Int64 // frames between socket and transaction
+	mu      sync.Mutex
+	reached map[string]int64 // applied
+	stored  map[string]int64 // saved
+	host    string           // of the last event
+}
+
+func newCursors(writer *store.Writer) *cursors {
+	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}}
+}
+
+func (c *cursors) emitted()      { c.flight.Add(1) }
+func (c *cursors) applied(n int) { c.flight.Add(-int64(n)) }
+
+// drained waits until every frame that was read has been applied.
+func (c *cursors) drained(ctx context.Context) error {
+	for c.flight.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// of is the cursor from which to resume on a host.
+func (c *cursors) of(ctx context.Context, host string) (int64, bool, error) {
+	c.mu.Lock()
+	seq, ok := c.reached[host]
+	c.mu.Unlock()
+	if ok {
+		return seq, true, nil
+	}
+	seq, ok, err := c.writer.Cursor(ctx, host)
+	if err == nil && ok {
+		c.saved(host, seq)
+	}
+	return seq, ok, err
+}
+
+// next is the cursor that a transaction which reaches seq on host will save: never
+// lower than before, so that an event out of order does not move it back.
+func (c *cursors) next(host string, seq int64) (string, int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if host == "" {
+		host = c.host
+	}
+	return host, max(seq, c.reached[host])
+}
+
+func (c *cursors) saved(host string, seq int64) {
+	if host == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.host, c.reached[host], c.stored[host] = host, seq, seq
+}
+
+// passed notes events that changed nothing, so that need no transaction of their own.
+func (c *cursors) passed(host string, seq int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.host, c.reached[host] = host, max(seq, c.reached[host])
+}
+
+func (c *cursors) unsaved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !maps.Equal(c.reached, c.stored)
+}
