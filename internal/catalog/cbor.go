@@ -126,11 +126,15 @@ const (
 	blobType = "blob" // of the data model's blobs
 )
 
-// typeName reads ahead to the $type of the map that comes next.
+// typeName reads ahead to the $type of the map that comes next. Names are in
+// order, shorter ones first, so it has not far to go.
 func (r reader) typeName() (string, bool) {
 	for range r.container() {
-		if r.string() == typeKey {
+		switch key := r.string(); {
+		case key == typeKey:
 			return r.string(), true
+		case len(key) > len(typeKey):
+			return "", false
 		}
 		r.skip()
 	}

@@ -51,7 +51,7 @@ func (c *Catalog) Check(key record.Key, block []byte) (Checked, error) {
 		checked.Refs = s.looseReferences()
 		return checked, nil
 	}
-	w := walk{reader: reader{text: s.text}, types: c.types}
+	w := walk{reader: reader{text: s.text}, catalog: c}
 	if err := w.value(collection.Schema); err != nil {
 		return Checked{}, err.whole()
 	}
@@ -75,7 +75,7 @@ func (s *scanner) checkName(key record.Key) *Invalid {
 	case name != string(key.Collection):
 		return &Invalid{Path: typeKey, Reason: "record is in a collection of another type", Expected: string(key.Collection), Received: excerpt(name, maxExcerpt)}
 	}
-	if _, err := syntax.ParseRecordKey(string(key.Rkey)); err != nil {
+	if !isRecordKey(string(key.Rkey)) {
 		return &Invalid{Reason: "record key out of syntax", Expected: "1 to 512 of A-Z a-z 0-9 . - _ : ~, but not . or ..", Received: excerpt(string(key.Rkey), maxExcerpt)}
 	}
 	return nil

@@ -124,6 +124,7 @@ func fillLeaf(s *Schema, def any) error {
 		s.KnownValues, s.Enum = def.KnownValues, values(def.Enum)
 		s.Const, s.Default = value(def.Const), value(def.Default)
 		s.valid = func(v any) bool { return def.Validate(v, 0) == nil }
+		s.uriAlone = s.Format == "at-uri" && s.MinLength == nil && s.MaxLength == nil && s.MinGraphemes == nil && s.MaxGraphemes == nil && s.Enum == nil && s.Const == nil
 	case lexicon.SchemaInteger:
 		s.Type, s.Description = Integer, text(def.Description)
 		s.Minimum, s.Maximum = int64s(def.Minimum), int64s(def.Maximum)

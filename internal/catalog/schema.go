@@ -57,7 +57,8 @@ type Schema struct {
 
 	valid    func(value any) bool // the protocol's own check of a value that is no container
 	byName   map[string]*Property
-	required int // how many properties are required
+	uriAlone bool // any AT-URI is valid
+	required int  // how many properties are required
 }
 
 // Property is one property of an object.

@@ -14,9 +14,9 @@ import (
 // references: every string of format at-uri, those of strong references included.
 type walk struct {
 	reader
-	types map[string]*Schema // every definition, for the types that open unions do not list
-	path  []byte             // to the present value, with [] for array elements
-	refs  references
+	catalog *Catalog
+	path    []byte // to the present value, with [] for array elements
+	refs    references
 }
 
 // value validates the next value.
@@ -152,7 +152,7 @@ func (w *walk) union(s *Schema) *Invalid {
 	if s.Closed {
 		return &Invalid{Reason: "not a member of the closed union", Expected: s.expected(), Received: describe(w.reader)}
 	}
-	if known := w.types[name]; known != nil && known.Type == Object {
+	if known := w.catalog.types[name]; known != nil && known.Type == Object {
 		return w.value(known)
 	}
 	w.skip()
@@ -192,8 +192,10 @@ func (w *walk) text(s *Schema) *Invalid {
 	if w.refs.validFor(s, w.path, v) {
 		return nil
 	}
-	if err := w.verdict(s, v, start); err != nil {
-		return err
+	if !s.uriAlone || !w.catalog.isUsualURI(v) {
+		if err := w.verdict(s, v, start); err != nil {
+			return err
+		}
 	}
 	w.refs.add(s, w.path, syntax.ATURI(v))
 	return nil
