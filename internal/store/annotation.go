@@ -1,0 +1,177 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// Tables writes the read tables that follow records inside PostgreSQL.
+type Tables struct {
+	pool *pgxpool.Pool
+}
+
+// NewTables takes a pool that may write.
+func NewTables(pool *pgxpool.Pool) *Tables { return &Tables{pool: pool} }
+
+// Layer is an annotation layer with all its annotations. Their Layer is not looked
+// at, and neither is their order.
+type Layer struct {
+	Key     record.Key
+	Version int64
+	Deleted bool // the layer is gone, and so are its annotations
+	Rows    []record.Annotation
+}
+
+// ReplaceAnnotations puts the annotations of layers in the place of those they had.
+// A layer of which a newer version has been written is passed over. Each key may
+// be there once.
+func (t *Tables) ReplaceAnnotations(ctx context.Context, layers []Layer) error {
+	if len(layers) == 0 {
+		return nil
+	}
+	// Two workers that meet the same layers lock them in the same order.
+	layers = slices.SortedFunc(slices.Values(layers), func(a, b Layer) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
+	err := pgx.BeginFunc(ctx, t.pool, func(tx pgx.Tx) error {
+		accepted, err := acceptLayers(ctx, tx, layers)
+		if err != nil {
+			return err
+		}
+		_, err = tx.CopyFrom(ctx, pgx.Identifier{"annotations"}, annotationColumns, &annotationRows{layers: accepted, row: -1})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("replace the annotations of %d layers: %w", len(layers), rejected(err))
+	}
+	return nil
+}
+
+// acceptLayers locks the layers, removes the annotations of those that are to be
+// replaced, and returns these.
+func acceptLayers(ctx context.Context, tx pgx.Tx, layers []Layer) ([]Layer, error) {
+	var n names
+	var collections []string
+	var versions []int64
+	var counts []int
+	var deleted []bool
+	for _, l := range layers {
+		n.add(l.Key)
+		collections, versions = append(collections, string(l.Key.Collection)), append(versions, l.Version)
+		counts, deleted = append(counts, len(l.Rows)), append(deleted, l.Deleted)
+	}
+	rows, err := tx.Query(ctx, `
+		INSERT INTO annotation_layers AS l (collection, did, rkey, version, count, deleted)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::integer[], $6::boolean[])
+		ON CONFLICT (collection, did, rkey) DO UPDATE SET version = excluded.version, count = excluded.count, deleted = excluded.deleted
+			WHERE l.version <= excluded.version
+		RETURNING l.collection, l.did, l.rkey`, collections, n.dids, n.rkeys, versions, counts, deleted)
+	if err != nil {
+		return nil, err
+	}
+	accepted := map[record.Key]bool{}
+	key := record.Key{}
+	if _, err := pgx.ForEachRow(rows, []any{&key.Collection, &key.DID, &key.Rkey}, func() error { accepted[key] = true; return nil }); err != nil {
+		return nil, err
+	}
+	_, err = tx.Exec(ctx, `
+		DELETE FROM annotations a USING unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS k (collection, did, rkey, accepted)
+		WHERE k.accepted AND a.collection = k.collection AND a.did = k.did AND a.rkey = k.rkey`,
+		planned, collections, n.dids, n.rkeys, flags(layers, accepted))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(layers, func(l Layer) bool { return !accepted[l.Key] }), nil
+}
+
+func flags(layers []Layer, accepted map[record.Key]bool) []bool {
+	list := make([]bool, len(layers))
+	for i, l := range layers {
+		list[i] = accepted[l.Key]
+	}
+	return list
+}
+
+var annotationColumns = []string{
+	"collection", "did", "rkey", "ordinal", "uuid", "label", "value", "text", "anchor_kind", "byte_start", "byte_end", "token_index", "confidence",
+}
+
+// annotationRows hands the annotations of layers to COPY.
+type annotationRows struct {
+	layers []Layer
+	row    int
+}
+
+// Next goes to the next annotation, of the next layer that has any.
+func (a *annotationRows) Next() bool {
+	a.row++
+	for len(a.layers) > 0 && a.row >= len(a.layers[0].Rows) {
+		a.layers, a.row = a.layers[1:], 0
+	}
+	return len(a.layers) > 0
+}
+
+// Values are those of annotationColumns.
+func (a *annotationRows) Values() ([]any, error) {
+	key, r := a.layers[0].Key, &a.layers[0].Rows[a.row]
+	return []any{
+		string(key.Collection), string(key.DID), string(key.Rkey), r.Ordinal, withoutNUL(r.UUID), withoutNUL(r.Label), withoutNUL(r.Value),
+		withoutNUL(r.Text), withoutNUL(r.AnchorKind), r.ByteStart, r.ByteEnd, r.TokenIndex, r.Confidence,
+	}, nil
+}
+
+// Err is nil: the rows are in memory.
+func (a *annotationRows) Err() error { return nil }
+
+// LayerState is what the annotations table holds of a layer.
+type LayerState struct {
+	Key     record.Key
+	Version int64
+	Count   int // of annotations
+}
+
+// ScanLayers walks through the layers that the annotations table holds, in the order
+// of their collections, DIDs and record keys: up to limit after a given one; begin
+// with the zero Key. Fewer than limit are the last.
+func (t *Tables) ScanLayers(ctx context.Context, after record.Key, limit int) ([]LayerState, error) {
+	rows, err := t.pool.Query(ctx, `
+		SELECT collection, did, rkey, version, count FROM annotation_layers
+		WHERE (collection, did, rkey) > ($1, $2, $3) AND NOT deleted ORDER BY collection, did, rkey LIMIT $4`,
+		after.Collection, after.DID, after.Rkey, limit)
+	if err != nil {
+		return nil, fmt.Errorf("scan the annotation layers: %w", err)
+	}
+	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s LayerState, err error) {
+		err = row.Scan(&s.Key.Collection, &s.Key.DID, &s.Key.Rkey, &s.Version, &s.Count)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("scan the annotation layers: %w", err)
+	}
+	return states, nil
+}
+
+// Annotations returns those of a layer, in their order.
+func (r *Reader) Annotations(ctx context.Context, layer record.Key) ([]record.Annotation, error) {
+	rows, err := r.pool.Query(ctx, `
+		SELECT ordinal, uuid, label, value, text, anchor_kind, byte_start, byte_end, token_index, confidence
+		FROM annotations r WHERE collection = $1 AND did = $2 AND rkey = $3 AND `+ofActive+` ORDER BY ordinal`,
+		layer.Collection, layer.DID, layer.Rkey)
+	if err != nil {
+		return nil, fmt.Errorf("read the annotations of %s: %w", layer, err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Annotation, error) {
+		a := record.Annotation{Layer: layer}
+		err := row.Scan(&a.Ordinal, &a.UUID, &a.Label, &a.Value, &a.Text, &a.AnchorKind, &a.ByteStart, &a.ByteEnd, &a.TokenIndex, &a.Confidence)
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the annotations of %s: %w", layer, err)
+	}
+	return found, nil
+}

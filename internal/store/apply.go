@@ -1,0 +1,313 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// The way of a batch: [readPresent] reads what the batch meets, in one round
+// trip; [Writer.decide], without I/O, works out what has to be written; and
+// [effect.write] writes it, in one more.
+
+// present is what a batch meets: the rows before it.
+type present struct {
+	version   int64 // the last one drawn; enough for every change were drawn with it
+	now       time.Time
+	repos     map[syntax.DID]Repo
+	records   map[record.Key]stored
+	referrers map[record.Key][]record.Key // of each record that may arrive, up to one more than are enqueued at once
+	letters   map[int64]bool              // which of the dead letters that are put through again are still there
+}
+
+// readPresent proves that the lock is held, draws the batch's versions, and reads
+// what it meets.
+func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) (*present, error) {
+	p := &present{
+		repos: map[syntax.DID]Repo{}, letters: map[int64]bool{},
+		records: make(map[record.Key]stored, len(changes)), referrers: map[record.Key][]record.Key{},
+	}
+	held := false
+	batch := &pgx.Batch{}
+	// The session has the lock already, so this succeeds for as long as it has; it
+	// fails where the session is not what it seems to be, as behind a transaction pooler.
+	batch.Queue("SELECT pg_try_advisory_xact_lock($1)", writerLock).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&held) })
+	// The cursor promises that what came before it is on disk. With "off", a crash of
+	// the server could take back transactions that it had confirmed, while Redis,
+	// Elasticsearch and Neo4j keep what followed from them. A stricter setting stays.
+	batch.Queue("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')")
+	draws := len(changes) + len(b.Repos)
+	batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
+	p.queueRepos(batch, b, changes)
+	p.queueRecords(batch, changes)
+	p.queueReferrers(batch, changes)
+	p.queueLetters(batch, changes)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, fmt.Errorf("read what the batch meets: %w", err)
+	}
+	if !held {
+		return nil, ErrLockLost
+	}
+	return p, nil
+}
+
+func (p *present) queueRepos(batch *pgx.Batch, b *Batch, changes []keyChange) {
+	seen := map[syntax.DID]struct{}{}
+	var dids []string
+	add := func(did syntax.DID) {
+		if _, ok := seen[did]; !ok {
+			seen[did] = struct{}{}
+			dids = append(dids, string(did))
+		}
+	}
+	for _, u := range b.Repos {
+		add(u.DID)
+	}
+	for _, c := range changes {
+		add(c.Key.DID)
+	}
+	if len(dids) == 0 {
+		return
+	}
+	batch.Queue(selectRepos, dids).Query(func(rows pgx.Rows) (err error) {
+		p.repos, err = collectRepos(rows)
+		return err
+	})
+}
+
+func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange) {
+	keys := make([]record.Key, len(changes))
+	for i := range changes {
+		keys[i] = changes[i].Key
+	}
+	for collection, names := range byCollection(keys) {
+		batch.Queue(`
+			SELECT r.did, r.rkey, r.rev, r.cid FROM unnest($1::text[], $2::text[]) AS k (did, rkey)
+			JOIN records r ON r.did = k.did AND r.rkey = k.rkey
+			WHERE r.collection = `+quote(string(collection)), names.dids, names.rkeys).
+			Query(func(rows pgx.Rows) error {
+				key, old := record.Key{Collection: collection}, stored{}
+				_, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey, &old.rev, &old.cid}, func() error {
+					p.records[key] = old
+					return nil
+				})
+				return err
+			})
+	}
+}
+
+func (p *present) queueLetters(batch *pgx.Batch, changes []keyChange) {
+	var ids []int64
+	for _, c := range changes {
+		if c.DeadLetter != 0 {
+			ids = append(ids, c.DeadLetter)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	batch.Queue("SELECT id FROM dead_letters WHERE id = ANY ($1)", ids).Query(func(rows pgx.Rows) error {
+		var id int64
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+			p.letters[id] = true
+			return nil
+		})
+		return err
+	})
+}
+
+// names are the keys of one collection, as parameters of a statement.
+type names struct{ dids, rkeys []string }
+
+func (n *names) add(k record.Key) {
+	n.dids, n.rkeys = append(n.dids, string(k.DID)), append(n.rkeys, string(k.Rkey))
+}
+
+// byCollection groups keys. Statements name their collection as a literal, so that
+// a plan concerns the one partition and not all of them.
+func byCollection(keys []record.Key) map[syntax.NSID]*names {
+	groups := map[syntax.NSID]*names{}
+	for _, k := range keys {
+		n := groups[k.Collection]
+		if n == nil {
+			n = &names{}
+			groups[k.Collection] = n
+		}
+		n.add(k)
+	}
+	return groups
+}
+
+// effect is what a batch comes to.
+type effect struct {
+	batch   *Batch
+	now     time.Time
+	repos   []Repo
+	flips   []flip
+	inserts []row
+	updates []row
+	deletes []record.Key
+	outbox  outboxRows
+	arrived []arrival    // with more referrers than are enqueued at once
+	settled []record.Key // whose dead letters older than revs are overtaken
+	revs    []string     // of the changes in settled
+	replays []int64      // dead letters that were put through again
+}
+
+// row is a record to insert, or to put in the place of the stored one.
+type row struct {
+	*keyChange
+	version int64
+	renewed bool // an update that gets a new place in lists
+}
+
+// flip is a repository that became active or inactive.
+type flip struct {
+	did     syntax.DID
+	version int64
+}
+
+// decide works out what a batch has to write. It is where each guard against
+// replays and overtaken changes stands.
+func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
+	e := &effect{batch: b, now: p.now}
+	version := p.version - int64(len(changes)+len(b.Repos))
+	for i := range changes {
+		version++
+		w.decideChange(e, p, &changes[i], version)
+	}
+	e.decideRepos(b, changes, p, version)
+	return e
+}
+
+func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64) {
+	if c.DeadLetter != 0 {
+		if !p.letters[c.DeadLetter] {
+			return
+		}
+		e.replays = append(e.replays, c.DeadLetter)
+	}
+	var old *stored
+	if found, ok := p.records[c.Key]; ok {
+		old = &found
+	}
+	repo := p.repos[c.Key.DID].Rev
+	if old != nil && c.Rev >= old.rev || old == nil && c.Rev >= repo {
+		e.settled, e.revs = append(e.settled, c.Key), append(e.revs, string(c.Rev))
+	}
+	if !c.takesEffect(old, repo) {
+		return
+	}
+	switch {
+	case c.Action == record.Delete:
+		e.deletes = append(e.deletes, c.Key)
+	case old != nil:
+		e.updates = append(e.updates, row{keyChange: c, version: version, renewed: c.renews(old)})
+	default:
+		e.inserts = append(e.inserts, row{keyChange: c, version: version})
+		w.decideReferrers(e, p, c.Key, version)
+	}
+	e.outbox.add(w.routes[c.Key.Collection], c.Key, version)
+}
+
+// decideRepos applies the updates in their order, and gives every repository with a
+// change a row.
+func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version int64) {
+	after := map[syntax.DID]*Repo{}
+	touch := func(did syntax.DID) *Repo {
+		if r := after[did]; r != nil {
+			return r
+		}
+		r, ok := p.repos[did]
+		if !ok {
+			r = newRepo(did)
+		}
+		after[did] = &r
+		return &r
+	}
+	for i := range b.Repos {
+		touch(b.Repos[i].DID).update(&b.Repos[i], b.Host)
+	}
+	for i := range changes {
+		if _, ok := p.repos[changes[i].Key.DID]; !ok {
+			touch(changes[i].Key.DID)
+		}
+	}
+	for did, r := range after {
+		e.repos = append(e.repos, *r)
+		if old, ok := p.repos[did]; r.Active != (!ok || old.Active) {
+			version++
+			e.flips = append(e.flips, flip{did: did, version: version})
+		}
+	}
+	slices.SortFunc(e.repos, func(a, b Repo) int { return cmp.Compare(a.DID, b.DID) })
+}
+
+// write sends all statements together; they take effect in this order.
+func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
+	batch := &pgx.Batch{}
+	e.writeRepos(batch)
+	e.writeRefs(batch)
+	if err := e.writeRecords(batch); err != nil {
+		return err
+	}
+	e.outbox.write(batch)
+	e.writeSweeps(batch)
+	e.writeLetters(batch)
+	if e.batch.Host != "" {
+		batch.Queue(`
+			INSERT INTO cursor (host, seq, updated_at) VALUES ($1, $2, now())
+			ON CONFLICT (host) DO UPDATE SET seq = excluded.seq, updated_at = excluded.updated_at`, e.batch.Host, e.batch.Cursor)
+	}
+	if batch.Len() == 0 {
+		return nil
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("write the batch: %w", err)
+	}
+	return nil
+}
+
+func (e *effect) writeRepos(batch *pgx.Batch) {
+	if len(e.repos) == 0 {
+		return
+	}
+	var c struct {
+		dids, handles, pds, statuses, syncs, reasons, revs, commits, data, hosts []string
+		active, complete                                                         []bool
+		seqs                                                                     []int64
+	}
+	for i := range e.repos {
+		r := &e.repos[i]
+		c.dids, c.handles, c.pds = append(c.dids, string(r.DID)), append(c.handles, string(r.Handle)), append(c.pds, r.PDS)
+		c.statuses, c.syncs, c.reasons = append(c.statuses, r.Status), append(c.syncs, string(r.Sync)), append(c.reasons, r.Reason)
+		c.revs, c.commits, c.data = append(c.revs, string(r.Rev)), append(c.commits, string(r.CommitCID)), append(c.data, string(r.Data))
+		c.active, c.complete = append(c.active, r.Active), append(c.complete, r.Complete)
+		c.hosts, c.seqs = append(c.hosts, r.accountHost), append(c.seqs, r.accountSeq)
+	}
+	// A handle belongs to whoever was last seen with it.
+	batch.Queue(`
+		UPDATE repos SET handle = NULL FROM unnest($1::text[], $2::text[]) AS now (did, handle)
+		WHERE repos.handle = now.handle AND repos.did <> now.did AND now.handle <> ''`, c.dids, c.handles)
+	batch.Queue(`
+		INSERT INTO repos (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, updated_at)
+		SELECT did, nullif(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, now()
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::boolean[], $8::text[], $9::text[],
+			$10::text[], $11::text[], $12::text[], $13::bigint[])
+			AS u (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq)
+		ON CONFLICT (did) DO UPDATE SET
+			handle = excluded.handle, pds = excluded.pds, active = excluded.active, status = excluded.status, sync = excluded.sync,
+			complete = excluded.complete, reason = excluded.reason, rev = excluded.rev, commit_cid = excluded.commit_cid,
+			data_cid = excluded.data_cid, account_host = excluded.account_host, account_seq = excluded.account_seq,
+			updated_at = excluded.updated_at`,
+		c.dids, c.handles, c.pds, c.active, c.statuses, c.syncs, c.complete, c.reasons, c.revs, c.commits, c.data, c.hosts, c.seqs)
+}

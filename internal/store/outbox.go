@@ -1,0 +1,192 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// Outbox is the durable list of what each projection has yet to catch up with: a
+// row for each change of a record and each projection that follows it. A row
+// stays until its projection has been written.
+//
+// Whoever carries a row out reads the record as it is then, and writes that with
+// the row's version or the record's, whichever is greater: a row can be newer than
+// the record, as when its repository came back, or a record that it refers to
+// arrived. If the record is gone, the row's version is that of its removal.
+type Outbox struct {
+	pool *pgxpool.Pool
+}
+
+// NewOutbox makes an outbox on a pool that may write.
+func NewOutbox(pool *pgxpool.Pool) *Outbox { return &Outbox{pool: pool} }
+
+// planned asks for a plan of the present table and parameters instead of one kept
+// from earlier: the outbox is empty one minute and holds millions the next.
+const planned = pgx.QueryExecModeCacheDescribe
+
+// Claim leases up to limit rows of a projection: the oldest whose lease has run
+// out, then the oldest that nobody has had. Nobody else gets them before the lease
+// is over. No rows means that there is nothing to do at present.
+func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lease time.Duration) (claimed []record.Pending, err error) {
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			WITH overdue AS (
+				SELECT id FROM outbox WHERE target = $1 AND claimed_until < now()
+				ORDER BY claimed_until LIMIT $2 FOR UPDATE SKIP LOCKED),
+			ready AS (
+				SELECT id FROM outbox WHERE target = $1 AND claimed_until IS NULL
+				ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
+			picked AS (SELECT id FROM overdue UNION ALL (SELECT id FROM ready ORDER BY id) LIMIT $2)
+			UPDATE outbox o SET claimed_until = now() + $3::interval, attempts = attempts + 1 FROM picked
+			WHERE o.target = $1 AND o.id = picked.id RETURNING o.id, o.version, o.collection, o.did, o.rkey`,
+			planned, target, limit, lease)
+		if err != nil {
+			return err
+		}
+		if claimed, err = pgx.CollectRows(rows, scanPending); err != nil || len(claimed) == limit {
+			return err
+		}
+		swept, err := sweep(ctx, tx, target, limit-len(claimed), lease)
+		claimed = append(claimed, swept...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox rows of %s: %w", target, err)
+	}
+	slices.SortFunc(claimed, func(a, b record.Pending) int { return cmp.Compare(a.ID, b.ID) })
+	return claimed, nil
+}
+
+func scanPending(row pgx.CollectableRow) (p record.Pending, err error) {
+	err = row.Scan(&p.ID, &p.Version, &p.Key.Collection, &p.Key.DID, &p.Key.Rkey)
+	return p, err
+}
+
+// Done deletes rows whose projection has been written. Newer rows of the same
+// records stay.
+func (o *Outbox) Done(ctx context.Context, target record.Target, rows []record.Pending) error {
+	_, err := o.pool.Exec(ctx, "DELETE FROM outbox WHERE target = $1 AND id = ANY ($2)", planned, target, ids(rows))
+	if err != nil {
+		return fmt.Errorf("delete %d outbox rows of %s: %w", len(rows), target, err)
+	}
+	return nil
+}
+
+// Release ends the lease of rows that could not be carried out; they may be
+// claimed again after delay.
+func (o *Outbox) Release(ctx context.Context, target record.Target, rows []record.Pending, delay time.Duration) error {
+	_, err := o.pool.Exec(ctx, "UPDATE outbox SET claimed_until = clock_timestamp() + $3::interval WHERE target = $1 AND id = ANY ($2)",
+		planned, target, ids(rows), delay)
+	if err != nil {
+		return fmt.Errorf("release %d outbox rows of %s: %w", len(rows), target, err)
+	}
+	return nil
+}
+
+func ids(rows []record.Pending) []int64 {
+	list := make([]int64, len(rows))
+	for i, r := range rows {
+		list[i] = r.ID
+	}
+	return list
+}
+
+// Enqueue adds rows for records, so that their projection is written again as
+// they are now, or removed if they are gone: for repairs.
+func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []record.Key) error {
+	var n names
+	var collections []string
+	for _, k := range keys {
+		n.add(k)
+		collections = append(collections, string(k.Collection))
+	}
+	_, err := o.pool.Exec(ctx, `
+		INSERT INTO outbox (version, target, collection, did, rkey)
+		SELECT version, $1, collection, did, rkey FROM clock, unnest($2::text[], $3::text[], $4::text[]) AS k (collection, did, rkey)`,
+		target, collections, n.dids, n.rkeys)
+	if err != nil {
+		return fmt.Errorf("enqueue %d records for %s: %w", len(keys), target, err)
+	}
+	return nil
+}
+
+// EnqueueCollections lets a projection be written again for all records of
+// collections. The rows come into being as they are claimed, after those of
+// present changes.
+func (o *Outbox) EnqueueCollections(ctx context.Context, target record.Target, collections []syntax.NSID) error {
+	_, err := o.pool.Exec(ctx, `
+		INSERT INTO sweeps (version, target, collection)
+		SELECT version, $1, collection FROM clock, unnest($2::text[]) AS c (collection)`, target, collections)
+	if err != nil {
+		return fmt.Errorf("enqueue %d collections for %s: %w", len(collections), target, err)
+	}
+	return nil
+}
+
+// Depth is how much a projection is behind.
+type Depth struct {
+	// Rows are those in the outbox, counted up to [MaxDepth].
+	Rows int64
+	// Sweeps are those that have yet to become rows: a collection, a repository, or
+	// what refers to a record.
+	Sweeps int64
+	// Oldest is how long the oldest of them has waited.
+	Oldest time.Duration
+}
+
+// Empty tells whether the projection has caught up.
+func (d Depth) Empty() bool { return d.Rows == 0 && d.Sweeps == 0 }
+
+// MaxDepth is where [Outbox.Depth] stops counting, to cost milliseconds at most.
+const MaxDepth = 100_000
+
+// Depth tells how much a projection is behind.
+func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error) {
+	var d Depth
+	var seconds float64
+	err := o.pool.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE target = $1 LIMIT $2) counted),
+			(SELECT count(*) FROM (SELECT FROM sweeps WHERE target = $1 LIMIT $2) counted),
+			coalesce(extract(epoch FROM clock_timestamp() - least(
+				(SELECT enqueued_at FROM outbox WHERE target = $1 ORDER BY id LIMIT 1),
+				(SELECT enqueued_at FROM sweeps WHERE target = $1 ORDER BY id LIMIT 1))), 0)::float8`,
+		planned, target, MaxDepth).Scan(&d.Rows, &d.Sweeps, &seconds)
+	if err != nil {
+		return Depth{}, fmt.Errorf("read the depth of the outbox for %s: %w", target, err)
+	}
+	d.Oldest = time.Duration(max(seconds, 0) * float64(time.Second))
+	return d, nil
+}
+
+// outboxRows are rows to insert, as parameters of a statement.
+type outboxRows struct {
+	names
+	targets, collections []string
+	versions             []int64
+}
+
+func (o *outboxRows) add(targets []record.Target, key record.Key, version int64) {
+	for _, target := range targets {
+		o.names.add(key)
+		o.targets, o.collections = append(o.targets, string(target)), append(o.collections, string(key.Collection))
+		o.versions = append(o.versions, version)
+	}
+}
+
+func (o *outboxRows) write(batch *pgx.Batch) {
+	if len(o.targets) == 0 {
+		return
+	}
+	batch.Queue(`INSERT INTO outbox (target, version, collection, did, rkey)
+		SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])`,
+		o.targets, o.versions, o.collections, o.dids, o.rkeys)
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// Reader answers questions about records. Those of inactive repositories are not
+// there for it. It works on any pool, also one of a read replica.
+type Reader struct {
+	pool *pgxpool.Pool
+
+	mu      sync.Mutex
+	layouts map[syntax.NSID]layout // of the collections with a partition; nil before the first use
+}
+
+// NewReader makes a reader.
+func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool: pool} }
+
+// ofActive leaves out the records of inactive repositories.
+const ofActive = "NOT EXISTS (SELECT FROM repos WHERE repos.did = r.did AND NOT repos.active)"
+
+// Ping asks PostgreSQL whether it answers.
+func (r *Reader) Ping(ctx context.Context) error {
+	if err := r.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("ping PostgreSQL: %w", err)
+	}
+	return nil
+}
+
+// Get returns a record, or [ErrNotFound].
+func (r *Reader) Get(ctx context.Context, key record.Key) (record.Record, error) {
+	q := &statement{}
+	q.write("SELECT ", recordColumns, " FROM records r WHERE r.collection = ", r.collection(ctx, q, key.Collection),
+		" AND r.did = ", q.arg(key.DID), " AND r.rkey = ", q.arg(key.Rkey), " AND ", ofActive)
+	found, err := r.collect(ctx, q)
+	if err != nil {
+		return record.Record{}, fmt.Errorf("read %s: %w", key, err)
+	}
+	if len(found) == 0 {
+		return record.Record{}, fmt.Errorf("%s: %w", key, ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// Load returns the records that are there among those asked for.
+func (r *Reader) Load(ctx context.Context, keys []record.Key) (map[record.Key]record.Record, error) {
+	loaded := make(map[record.Key]record.Record, len(keys))
+	for collection, n := range byCollection(keys) {
+		q := &statement{mode: planned}
+		q.write("SELECT ", recordColumns, " FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) AS k (did, rkey)",
+			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey WHERE r.collection = ", r.collection(ctx, q, collection), " AND ", ofActive)
+		found, err := r.collect(ctx, q)
+		if err != nil {
+			return nil, fmt.Errorf("load %d records of %s: %w", len(n.dids), collection, err)
+		}
+		for _, rec := range found {
+			loaded[rec.Key] = rec
+		}
+	}
+	return loaded, nil
+}
+
+// Present tells which of the records are there, without reading them.
+func (r *Reader) Present(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
+	present := make(map[record.Key]bool, len(keys))
+	for collection, n := range byCollection(keys) {
+		q := &statement{mode: planned}
+		q.write("SELECT r.did, r.rkey FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) AS k (did, rkey)",
+			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey WHERE r.collection = ", r.collection(ctx, q, collection), " AND ", ofActive)
+		rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
+		if err != nil {
+			return nil, fmt.Errorf("look for %d records of %s: %w", len(n.dids), collection, err)
+		}
+		key := record.Key{Collection: collection}
+		if _, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey}, func() error { present[key] = true; return nil }); err != nil {
+			return nil, fmt.Errorf("look for %d records of %s: %w", len(n.dids), collection, err)
+		}
+	}
+	return present, nil
+}
+
+// Scan walks through a collection in the order of DIDs and record keys: it returns
+// up to limit records after a given one, of which only DID and record key count;
+// begin with the zero Key. Fewer than limit are the last.
+func (r *Reader) Scan(ctx context.Context, collection syntax.NSID, after record.Key, limit int) ([]record.Record, error) {
+	q := &statement{}
+	q.write("SELECT ", recordColumns)
+	r.scanFrom(ctx, q, collection, after, limit)
+	found, err := r.collect(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("scan %s: %w", collection, err)
+	}
+	return found, nil
+}
+
+// ScanVersions is [Reader.Scan] without values: for comparing with a projection,
+// which has to have each record in this version or, as [Outbox] says, a newer one.
+func (r *Reader) ScanVersions(ctx context.Context, collection syntax.NSID, after record.Key, limit int) ([]record.Pending, error) {
+	q := &statement{}
+	q.write("SELECT 0::bigint, r.version, r.collection, r.did, r.rkey")
+	r.scanFrom(ctx, q, collection, after, limit)
+	rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
+	if err != nil {
+		return nil, fmt.Errorf("scan the versions of %s: %w", collection, err)
+	}
+	found, err := pgx.CollectRows(rows, scanPending)
+	if err != nil {
+		return nil, fmt.Errorf("scan the versions of %s: %w", collection, err)
+	}
+	return found, nil
+}
+
+func (r *Reader) scanFrom(ctx context.Context, q *statement, collection syntax.NSID, after record.Key, limit int) {
+	q.write(" FROM records r WHERE r.collection = ", r.collection(ctx, q, collection),
+		" AND (r.did, r.rkey) > (", q.arg(after.DID), ", ", q.arg(after.Rkey), ") AND ", ofActive,
+		" ORDER BY r.did, r.rkey LIMIT ", q.arg(limit))
+}
+
+func (r *Reader) collect(ctx context.Context, q *statement) ([]record.Record, error) {
+	rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Record, error) { return scanRecord(row) })
+}

@@ -1,0 +1,143 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// A reference may come before what it refers to. When a record arrives that
+// others refer to already, their documents and subgraphs have to be written
+// again, since these say what the reference leads to.
+
+// maxReferrers is how many of a record's referrers are enqueued in the
+// transaction in which it arrives; where there are more, a sweep takes them all.
+const maxReferrers = 10
+
+// waiting are the projections in which a reference looks different once its
+// target is there. The read tables know nothing of targets.
+var waiting = []record.Target{record.Search, record.Graph}
+
+// arrival is a record with more referrers than are enqueued at once.
+type arrival struct {
+	key     record.Key
+	version int64
+}
+
+// queueReferrers asks who refers to the records that may arrive. Those of the
+// batch itself are not in refs yet, and get outbox rows anyway.
+func (p *present) queueReferrers(batch *pgx.Batch, changes []keyChange) {
+	var uris []string
+	var keys []record.Key
+	for i := range changes {
+		if changes[i].Action != record.Delete {
+			uris, keys = append(uris, changes[i].Key.String()), append(keys, changes[i].Key)
+		}
+	}
+	if len(uris) == 0 {
+		return
+	}
+	batch.Queue(`
+		SELECT u.ord, s.collection, s.did, s.rkey FROM unnest($1::text[]) WITH ORDINALITY AS u (uri, ord)
+		CROSS JOIN LATERAL (
+			SELECT DISTINCT collection, did, rkey FROM refs
+			WHERE hashtextextended(target, 0) = hashtextextended(u.uri, 0) AND target = u.uri
+			ORDER BY collection, did, rkey LIMIT $2) s`, uris, maxReferrers+1).
+		Query(func(rows pgx.Rows) error {
+			var ord int
+			var from record.Key
+			_, err := pgx.ForEachRow(rows, []any{&ord, &from.Collection, &from.DID, &from.Rkey}, func() error {
+				p.referrers[keys[ord-1]] = append(p.referrers[keys[ord-1]], from)
+				return nil
+			})
+			return err
+		})
+}
+
+// decideReferrers enqueues who refers to a record that arrives. The rows have the
+// version of the arrival: newer than whatever was projected of the referrers
+// before it.
+func (w *Writer) decideReferrers(e *effect, p *present, key record.Key, version int64) {
+	from := p.referrers[key]
+	if len(from) > maxReferrers {
+		e.arrived = append(e.arrived, arrival{key: key, version: version})
+		return
+	}
+	for _, referrer := range from {
+		for _, target := range w.routes[referrer.Collection] {
+			if target == record.Search || target == record.Graph {
+				e.outbox.add([]record.Target{target}, referrer, version)
+			}
+		}
+	}
+}
+
+// writeRefs replaces the references of the records that change.
+func (e *effect) writeRefs(batch *pgx.Batch) {
+	var gone, from names
+	var goneIn, in, paths, targets []string
+	for _, key := range e.deletes {
+		gone.add(key)
+		goneIn = append(goneIn, string(key.Collection))
+	}
+	add := func(r *row) {
+		seen := make(map[record.Ref]struct{}, len(r.Refs))
+		for _, ref := range r.Refs {
+			if _, twice := seen[ref]; twice {
+				continue
+			}
+			seen[ref] = struct{}{}
+			from.add(r.Key)
+			in, paths, targets = append(in, string(r.Key.Collection)), append(paths, ref.Path), append(targets, string(ref.Target))
+		}
+	}
+	for i := range e.updates {
+		gone.add(e.updates[i].Key)
+		goneIn = append(goneIn, string(e.updates[i].Key.Collection))
+		add(&e.updates[i])
+	}
+	for i := range e.inserts {
+		add(&e.inserts[i])
+	}
+	if len(goneIn) > 0 {
+		batch.Queue(`DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
+			WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`, goneIn, gone.dids, gone.rkeys)
+	}
+	if len(in) > 0 {
+		batch.Queue(`INSERT INTO refs (collection, did, rkey, path, target)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])`, in, from.dids, from.rkeys, paths, targets)
+	}
+}
+
+// Referrer is a reference with the record that has it.
+type Referrer struct {
+	Key  record.Key
+	Path string // in the record's value, as in [record.Ref]
+}
+
+// Referrers returns who refers to a record, in the order of their collections,
+// DIDs and record keys: up to limit after a given one; begin with the zero Referrer.
+func (r *Reader) Referrers(ctx context.Context, target syntax.ATURI, after Referrer, limit int) ([]Referrer, error) {
+	rows, err := r.pool.Query(ctx, `
+		SELECT r.collection, r.did, r.rkey, r.path FROM refs r
+		WHERE hashtextextended(r.target, 0) = hashtextextended($1::text, 0) AND r.target = $1
+			AND (r.collection, r.did, r.rkey) >= ($2, $3, $4) AND (r.collection, r.did, r.rkey, r.path) > ($2, $3, $4, $5)
+			AND `+ofActive+`
+		ORDER BY r.collection, r.did, r.rkey, r.path LIMIT $6`,
+		target, after.Key.Collection, after.Key.DID, after.Key.Rkey, after.Path, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read who refers to %s: %w", target, err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f Referrer, err error) {
+		err = row.Scan(&f.Key.Collection, &f.Key.DID, &f.Key.Rkey, &f.Path)
+		return f, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read who refers to %s: %w", target, err)
+	}
+	return found, nil
+}

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// sortKey is the place of a record in lists, see the column of that name.
+func sortKey(created, indexed time.Time) int64 {
+	if !created.IsZero() && created.Before(indexed) {
+		indexed = created
+	}
+	return -indexed.UnixMicro()
+}
+
+// columns are rows of records, as parameters of a statement.
+type columns struct {
+	names
+	collections, cids, revs []string
+	versions, sortKeys      []int64
+	created                 []*time.Time
+	filters                 []*string
+	values                  []json.RawMessage
+	renewed                 []bool
+}
+
+func (c *columns) add(r *row, now time.Time) error {
+	var filter *string
+	if len(r.Filter) > 0 {
+		text, err := json.Marshal(r.Filter)
+		if err != nil {
+			return fmt.Errorf("encode the filter of %s: %w", r.Key, err)
+		}
+		s := string(text)
+		filter = &s
+	}
+	var created *time.Time
+	if !r.CreatedAt.IsZero() {
+		created = &r.CreatedAt
+	}
+	c.names.add(r.Key)
+	c.collections = append(c.collections, string(r.Key.Collection))
+	c.cids, c.revs = append(c.cids, string(r.CID)), append(c.revs, string(r.Rev))
+	c.versions, c.sortKeys = append(c.versions, r.version), append(c.sortKeys, sortKey(r.CreatedAt, now))
+	c.created, c.filters, c.values = append(c.created, created), append(c.filters, filter), append(c.values, r.JSON)
+	c.renewed = append(c.renewed, r.renewed)
+	return nil
+}
+
+// writeRecords deletes, replaces and inserts.
+func (e *effect) writeRecords(batch *pgx.Batch) error {
+	for collection, gone := range byCollection(e.deletes) {
+		batch.Queue(`DELETE FROM records r USING unnest($1::text[], $2::text[]) AS k (did, rkey)
+			WHERE r.collection = `+quote(string(collection))+` AND r.did = k.did AND r.rkey = k.rkey`, gone.dids, gone.rkeys)
+	}
+	changed := map[syntax.NSID]*columns{}
+	for i := range e.updates {
+		r := &e.updates[i]
+		c := changed[r.Key.Collection]
+		if c == nil {
+			c = &columns{}
+			changed[r.Key.Collection] = c
+		}
+		if err := c.add(r, e.now); err != nil {
+			return err
+		}
+	}
+	for collection, c := range changed {
+		batch.Queue(`
+			UPDATE records r SET version = u.version, created_at = u.created_at, cid = u.cid, rev = u.rev,
+				filter = u.filter::jsonb, value = u.value,
+				sort_key = CASE WHEN u.renewed THEN u.sort_key ELSE r.sort_key END,
+				indexed_at = CASE WHEN u.renewed THEN now() ELSE r.indexed_at END
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::text[], $9::json[], $10::boolean[])
+				AS u (did, rkey, cid, rev, version, sort_key, created_at, filter, value, renewed)
+			WHERE r.collection = `+quote(string(collection))+` AND r.did = u.did AND r.rkey = u.rkey`,
+			c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values, c.renewed)
+	}
+	if len(e.inserts) == 0 {
+		return nil
+	}
+	c := &columns{}
+	for i := range e.inserts {
+		if err := c.add(&e.inserts[i], e.now); err != nil {
+			return err
+		}
+	}
+	batch.Queue(`
+		INSERT INTO records (collection, did, rkey, cid, rev, version, sort_key, indexed_at, created_at, filter, value)
+		SELECT collection, did, rkey, cid, rev, version, sort_key, now(), created_at, filter::jsonb, value
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::timestamptz[], $9::text[], $10::json[])
+			AS u (collection, did, rkey, cid, rev, version, sort_key, created_at, filter, value)`,
+		c.collections, c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values)
+	return nil
+}
+
+const recordColumns = "r.version, r.indexed_at, r.created_at, r.collection, r.did, r.rkey, r.cid, r.rev, r.value"
+
+// scanRecord reads a row of recordColumns, and of what follows them into more.
+func scanRecord(row pgx.CollectableRow, more ...any) (r record.Record, err error) {
+	var created *time.Time
+	into := []any{&r.Version, &r.IndexedAt, &created, &r.Key.Collection, &r.Key.DID, &r.Key.Rkey, &r.CID, &r.Rev, (*[]byte)(&r.Value)}
+	err = row.Scan(append(into, more...)...)
+	if created != nil {
+		r.CreatedAt = *created
+	}
+	return r, err
+}
