@@ -1,7 +1,6 @@
 package graph_test
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -276,33 +275,6 @@ func TestSameRecordTwiceInOneWrite(t *testing.T) {
 	write(t, client, subgraph("a", 2, reference("a", "b")), subgraph("a", 1), subgraph("b", 1), deletion("b", 3), subgraph("b", 2))
 	require.Len(t, get(t, client, "a").Edges, 1)
 	require.True(t, get(t, client, "b").Dangling)
-}
-
-func TestHugeEdgeSet(t *testing.T) {
-	t.Parallel()
-	client := graphtest.New(t)
-	set := subgraph("set", 1)
-	for i := range 50_000 {
-		set.Edges = append(set.Edges, graph.Edge{
-			Type: graph.GraphEdge, From: node(fmt.Sprint("s", i%20_000)), To: node(fmt.Sprint("t", i%10_000)),
-			Properties: map[string]any{"edge_type": "is-a", "ordinal": int64(i)},
-		})
-	}
-	write(t, client, set, subgraph("small", 1))
-	require.Equal(t, set.Edges, byOrdinal(edges(t, client, "set")))
-	set.Version, set.Edges = 2, set.Edges[25_000:]
-	write(t, client, set)
-	require.Equal(t, set.Edges, byOrdinal(edges(t, client, "set")))
-	write(t, client, deletion("set", 3))
-	require.Empty(t, get(t, client, "set").Edges)
-	require.Len(t, scan(t, client), 1)
-}
-
-func byOrdinal(edges []graph.Edge) []graph.Edge {
-	slices.SortFunc(edges, func(a, b graph.Edge) int {
-		return cmp.Compare(a.Properties["ordinal"].(int64), b.Properties["ordinal"].(int64))
-	})
-	return edges
 }
 
 func TestScanPagesThroughEverything(t *testing.T) {

@@ -40,6 +40,7 @@ var labelPattern = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
 func (c *Client) prepare(s Subgraph) (prepared, error) {
 	p := prepared{Subgraph: s, key: c.key(Record(s.Key))}
 	if s.Deleted {
+		p.Edges = nil
 		p.properties = map[string]any{"_dangling": true}
 	} else {
 		if err := p.setNode(s); err != nil {
@@ -56,7 +57,7 @@ func (c *Client) prepare(s Subgraph) (prepared, error) {
 		Labels     []string
 		Properties map[string]any
 		Edges      []Edge
-	}{format, p.labels, p.properties, s.Edges})
+	}{format, p.labels, p.properties, p.Edges})
 	if err != nil {
 		return prepared{}, fmt.Errorf("digest of subgraph: %w", err)
 	}
@@ -66,6 +67,7 @@ func (c *Client) prepare(s Subgraph) (prepared, error) {
 	p.properties["_digest"] = p.digest
 	p.properties["_starts"] = p.starts
 	p.properties["_owns"] = p.owns
+	p.properties["_edges"] = len(p.Edges)
 	return p, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
@@ -106,8 +107,10 @@ func (c *Client) Get(ctx context.Context, key record.Key) (Stored, error) {
 // edges reads the edges that a record states, wherever they start.
 func (c *Client) edges(ctx context.Context, owner string, owns []string) ([]StoredEdge, error) {
 	patterns := []string{"(from:Record {key: $owner})-[e]->(to) WHERE e._owner IS NULL"}
-	for _, name := range owns {
-		patterns = append(patterns, fmt.Sprintf("(from)-[e:%s {_owner: $owner}]->(to)", name))
+	for _, edge := range edgeTypes {
+		if slices.Contains(owns, string(edge)) {
+			patterns = append(patterns, fmt.Sprintf("(from)-[e:%s {_owner: $owner}]->(to)", edge))
+		}
 	}
 	var edges []StoredEdge
 	for _, pattern := range patterns {

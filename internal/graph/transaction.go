@@ -17,29 +17,46 @@ type transaction struct {
 	neo4j.ExplicitTransaction
 }
 
-// replace brings the batch's records up to date. All keys in the batch differ.
-func (tx transaction) replace(ctx context.Context, batch []prepared) error {
+// replace brings the batch's records up to date, and returns those that have too
+// many edges to be done together with others. All keys in the batch differ.
+func (tx transaction) replace(ctx context.Context, batch []prepared) (large []prepared, err error) {
 	if err := tx.lock(ctx, batch); err != nil {
-		return err
+		return nil, err
 	}
 	states, err := tx.states(ctx, batch)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	newer := slices.DeleteFunc(slices.Clone(batch), func(p prepared) bool { return states[p.key].covers(p) })
-	if err := tx.deleteEdges(ctx, newer, states); err != nil {
-		return err
+	batch, large = choose(batch, states)
+	if err := tx.deleteEdges(ctx, batch, states); err != nil {
+		return nil, err
 	}
-	if err := tx.setNodes(ctx, newer); err != nil {
-		return err
+	if err := tx.mergeTargets(ctx, batch); err != nil {
+		return nil, err
 	}
-	if err := tx.setLabels(ctx, newer, states); err != nil {
-		return err
+	if err := tx.createEdges(ctx, batch); err != nil {
+		return nil, err
 	}
-	if err := tx.mergeTargets(ctx, newer); err != nil {
-		return err
+	return large, tx.setNodes(ctx, batch, states)
+}
+
+// choose leaves out the records that are up to date, and puts aside what does
+// not fit in one transaction.
+func choose(batch []prepared, states map[string]state) (fitting, large []prepared) {
+	edges := 0
+	for _, p := range batch {
+		s := states[p.key]
+		count := s.edges + len(p.Edges)
+		switch {
+		case s.covers(p):
+		case edges+count > maxEdges:
+			large = append(large, p)
+		default:
+			fitting = append(fitting, p)
+			edges += count
+		}
 	}
-	return tx.createEdges(ctx, newer)
+	return fitting, large
 }
 
 // run runs a statement over rows, a part of them at a time.
@@ -76,7 +93,9 @@ type state struct {
 	version      int64
 	digest       string
 	labels       []string // without Record
-	starts, owns []string
+	starts, owns []string // as in prepared
+	edges        int      // that the record states, or a few more
+	claim        string   // of the writer that is replacing a large record, see replaceLarge
 }
 
 // covers tells whether p has nothing to add to what is stored.
@@ -87,7 +106,8 @@ func (s state) covers(p prepared) bool {
 func (tx transaction) states(ctx context.Context, batch []prepared) (map[string]state, error) {
 	result, err := tx.Run(ctx, `UNWIND $keys AS key
 		MATCH (n:Record {key: key})
-		RETURN key, n._version AS version, n._digest AS digest, labels(n) AS labels, n._starts AS starts, n._owns AS owns`,
+		RETURN key, n._version AS version, n._digest AS digest, labels(n) AS labels,
+			n._starts AS starts, n._owns AS owns, n._edges AS edges, n._claim AS claim`,
 		map[string]any{"keys": keys(batch)})
 	if err != nil {
 		return nil, fmt.Errorf("read versions: %w", err)
@@ -103,11 +123,19 @@ func (tx transaction) states(ctx context.Context, batch []prepared) (map[string]
 		s := state{labels: stringList(values["labels"]), starts: stringList(values["starts"]), owns: stringList(values["owns"])}
 		s.version, s.known = values["version"].(int64)
 		s.digest, _ = values["digest"].(string)
+		s.claim, _ = values["claim"].(string)
+		edges, _ := values["edges"].(int64)
+		s.edges = int(edges)
+		if strange := slices.IndexFunc(slices.Concat(s.starts, s.owns), isStrange); strange >= 0 {
+			return nil, fmt.Errorf("record node %s has edges of types %q and %q, not all of which this graph has", key, s.starts, s.owns)
+		}
 		s.labels = slices.DeleteFunc(s.labels, func(label string) bool { return label == string(RecordNode) })
 		states[key] = s
 	}
 	return states, nil
 }
+
+func isStrange(edgeType string) bool { return !slices.Contains(edgeTypes, EdgeType(edgeType)) }
 
 // deleteEdges removes what the records stated before. Which types these are is
 // kept with the record, so a node with a million edges of others is not searched.
@@ -138,14 +166,19 @@ func (tx transaction) deleteEdges(ctx context.Context, batch []prepared, states 
 	return nil
 }
 
-func (tx transaction) setNodes(ctx context.Context, batch []prepared) error {
+// setNodes sets properties and labels, the version among them.
+func (tx transaction) setNodes(ctx context.Context, batch []prepared, states map[string]state) error {
 	rows := make([]any, len(batch))
 	for i, p := range batch {
 		rows[i] = map[string]any{"key": p.key, "properties": p.properties}
 	}
-	return tx.run(ctx, "set properties", `UNWIND $rows AS row
+	err := tx.run(ctx, "set properties", `UNWIND $rows AS row
 		MATCH (n:Record {key: row.key})
 		SET n = row.properties`, rows)
+	if err != nil {
+		return err
+	}
+	return tx.setLabels(ctx, batch, states)
 }
 
 // setLabels adds and removes labels, which a statement cannot take as parameters.

@@ -11,8 +11,8 @@ import (
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 )
 
-// A transaction takes this many records, or edges if that is reached first; one
-// record's edges are never parted. Its state is held in the server's memory.
+// A transaction takes at most this many records, and edges to delete and to
+// make. The server holds its state in memory, some 10 kB for an edge whose ends are new.
 const (
 	maxRecords = 500
 	maxEdges   = 5000
@@ -89,24 +89,37 @@ func (w *writer) write(ctx context.Context, batch []prepared) {
 	if len(batch) == 0 {
 		return
 	}
-	err := w.client.store(ctx, batch)
+	var large []prepared
+	err := w.client.transact(ctx, func(tx transaction) (err error) {
+		large, err = tx.replace(ctx, batch)
+		return err
+	})
 	switch {
 	case err == nil:
+		for _, p := range large {
+			if err := w.client.replaceLarge(ctx, p); err != nil {
+				w.fail(p, err)
+			}
+		}
 	case refused(err) && len(batch) > 1:
 		middle := len(batch) / 2
 		w.write(ctx, batch[:middle])
 		w.write(ctx, batch[middle:])
 	default:
 		for _, p := range batch {
-			w.failures = append(w.failures, Failure{Key: p.Key, Retryable: !refused(err), Err: err})
+			w.fail(p, err)
 		}
 	}
 }
 
-// store writes a batch in one transaction, again if others disturb it.
-func (c *Client) store(ctx context.Context, batch []prepared) error {
+func (w *writer) fail(p prepared, err error) {
+	w.failures = append(w.failures, Failure{Key: p.Key, Retryable: !refused(err), Err: err})
+}
+
+// transact runs fn in a transaction and commits it, again if others disturb it.
+func (c *Client) transact(ctx context.Context, fn func(transaction) error) error {
 	for try := 1; ; try++ {
-		err := c.storeOnce(ctx, batch)
+		err := c.transactOnce(ctx, fn)
 		if err == nil || !contended(err) || try == tries {
 			return err
 		}
@@ -118,9 +131,9 @@ func (c *Client) store(ctx context.Context, batch []prepared) error {
 	}
 }
 
-// storeOnce does not use the driver's retrying transactions: those wait a second
+// transactOnce does not use the driver's retrying transactions: those wait a second
 // before the first retry, and half a minute for a server that is away.
-func (c *Client) storeOnce(ctx context.Context, batch []prepared) error {
+func (c *Client) transactOnce(ctx context.Context, fn func(transaction) error) error {
 	if err := c.writing.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("wait for another write: %w", err)
 	}
@@ -132,7 +145,7 @@ func (c *Client) storeOnce(ctx context.Context, batch []prepared) error {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	defer tx.Close(ctx) // rolls back what was not committed
-	if err := (transaction{tx}).replace(ctx, batch); err != nil {
+	if err := fn(transaction{tx}); err != nil {
 		return err
 	}
 	if err := tx.Commit(ctx); err != nil {
