@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,7 +49,7 @@ type Config struct {
 
 // Deps are the parts that the server is put together from.
 type Deps struct {
-	XRPC    *xrpc.Service
+	XRPC    *xrpc.Service        // nil for a process that answers probes alone
 	Checks  []Check              // what has to answer for the process to be ready
 	Metrics *prometheus.Registry // where the server's own metrics go, and what /metrics shows
 	Logger  *slog.Logger
@@ -150,13 +151,17 @@ func (s *Server) routes(queries *xrpc.Service, id identity, m *measures) http.Ha
 		middleware.GzipWithConfig(middleware.GzipConfig{Level: 1, MinLength: gzipAbove}),
 		deadline(s.cfg.RequestTimeout),
 	)
-	queries.Mount(e)
+	var names []syntax.NSID
+	if queries != nil {
+		queries.Mount(e)
+		names = queries.Queries()
+	}
 	get(e, "/xrpc/_health", answerJSON(map[string]string{"version": s.cfg.Version}))
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)
 	get(e, "/.well-known/did.json", answerJSON(id.document()))
 	get(e, "/robots.txt", answerText(robots))
-	get(e, "/", answerText(landing(id, queries.Queries())))
+	get(e, "/", answerText(landing(id, names)))
 	return e
 }
 

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/urfave/cli/v3"
+)
+
+// config is every setting of the program. It is filled from flags, environment and
+// secret files in one place, checked before anything is opened, and handed down.
+type config struct {
+	Listen        string
+	MetricsListen string
+	PublicURL     string
+	Proxies       []netip.Prefix
+
+	Relays       []string
+	PLCURL       string
+	AllowPrivate bool
+	LexiconDirs  []string
+	Foreign      []string
+
+	DatabaseURL   string
+	ReplicaURL    string
+	RedisURL      string
+	Elasticsearch struct{ URL, APIKey, Prefix string }
+	Neo4j         struct{ URL, User, Password, Database, Space string }
+
+	LogLevel  string
+	LogFormat string
+	Drain     time.Duration
+}
+
+const (
+	categoryServe  = "Serving"
+	categoryFollow = "Following the network"
+	categoryStores = "Stores"
+	categoryRun    = "Running"
+)
+
+// setting is one row of the configuration table: a flag and its variable.
+func setting(category, flag, variable, value, usage string) *cli.StringFlag {
+	return &cli.StringFlag{Name: flag, Category: category, Value: value, Usage: usage, Sources: cli.EnvVars(variable)}
+}
+
+// secret is a setting that may also come from the file that VARIABLE_FILE names.
+func secret(category, flag, variable, usage string) *cli.StringFlag {
+	return &cli.StringFlag{
+		Name: flag, Category: category, Usage: usage + " (or " + variable + "_FILE)", HideDefault: true,
+		Sources: cli.NewValueSourceChain(cli.EnvVar(variable), secretFile(variable+"_FILE")),
+	}
+}
+
+// secretFile reads a secret from the file that an environment variable names.
+type secretFile string
+
+func (s secretFile) Lookup() (string, bool) {
+	path, ok := os.LookupEnv(string(s))
+	if !ok {
+		return "", false
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		unreadableSecrets = append(unreadableSecrets, fmt.Errorf("%s: %w", s, err))
+		return "", false
+	}
+	return strings.TrimSpace(string(content)), true
+}
+
+func (s secretFile) String() string   { return "file named by " + string(s) }
+func (s secretFile) GoString() string { return fmt.Sprintf("secretFile(%q)", string(s)) }
+
+// unreadableSecrets collects what secretFile could not read: its interface has no
+// error, and a secret that is silently absent would be looked for elsewhere.
+var unreadableSecrets []error
+
+func serveFlags() []cli.Flag {
+	return []cli.Flag{
+		setting(categoryServe, "listen", "LAYERS_LISTEN", ":3000", "address of XRPC, REST, /health and /ready"),
+		setting(categoryServe, "public-url", "LAYERS_PUBLIC_URL", "", "the address under which clients reach this service; its host is the did:web (default: the listen address on localhost)"),
+		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
+	}
+}
+
+func metricsFlags() []cli.Flag {
+	return []cli.Flag{setting(categoryServe, "metrics-listen", "LAYERS_METRICS_LISTEN", ":9090", "address of /metrics and profiles; keep it private")}
+}
+
+func followFlags() []cli.Flag {
+	return []cli.Flag{
+		setting(categoryFollow, "relay-url", "LAYERS_RELAY_URL", "wss://bsky.network", "relay or PDS to subscribe to; several, comma-separated, are failed over"),
+	}
+}
+
+func networkFlags() []cli.Flag {
+	return []cli.Flag{
+		setting(categoryFollow, "plc-url", "LAYERS_PLC_URL", "https://plc.directory", "directory of did:plc identities"),
+		&cli.BoolFlag{Name: "allow-private-hosts", Category: categoryFollow, Sources: cli.EnvVars("LAYERS_ALLOW_PRIVATE_HOSTS"), Usage: "let identities lead to loopback and private addresses: tests and development only"},
+		setting(categoryFollow, "lexicons", "LAYERS_LEXICONS", "", "further lexicon directories, comma-separated; each record type in them is indexed like the embedded ones"),
+		setting(categoryFollow, "foreign-collections", "LAYERS_FOREIGN_COLLECTIONS", "", "NSIDs of collections to keep without a lexicon, comma-separated; served by pub.layers.integration.*"),
+	}
+}
+
+func storeFlags() []cli.Flag {
+	return []cli.Flag{
+		secret(categoryStores, "database-url", "DATABASE_URL", "PostgreSQL, as postgres://user:password@host/database"),
+		secret(categoryStores, "redis-url", "REDIS_URL", "Redis, as redis://host:6379/0"),
+		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it there is no search projection"),
+		secret(categoryStores, "elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
+		setting(categoryStores, "elasticsearch-prefix", "ELASTICSEARCH_PREFIX", "layers", "first part of every index name"),
+		setting(categoryStores, "neo4j-url", "NEO4J_URL", "", "Neo4j, as bolt:// or neo4j://; without it there is no graph projection"),
+		setting(categoryStores, "neo4j-user", "NEO4J_USER", "", "user of Neo4j"),
+		secret(categoryStores, "neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
+		setting(categoryStores, "neo4j-database", "NEO4J_DATABASE", "", "database in Neo4j (default: the server's default)"),
+		setting(categoryStores, "neo4j-space", "NEO4J_SPACE", "", "name that keeps this deployment apart from others in one Neo4j database"),
+	}
+}
+
+func replicaFlags() []cli.Flag {
+	return []cli.Flag{secret(categoryStores, "database-replica-url", "DATABASE_REPLICA_URL", "a read replica of PostgreSQL for the API's reads")}
+}
+
+func runFlags() []cli.Flag {
+	return []cli.Flag{
+		setting(categoryRun, "log-level", "LOG_LEVEL", "info", "debug, info, warn or error"),
+		setting(categoryRun, "log-format", "LOG_FORMAT", "", "text or json (default: text on a terminal, json otherwise)"),
+		&cli.DurationFlag{Name: "drain", Category: categoryRun, Value: 20 * time.Second, Sources: cli.EnvVars("LAYERS_DRAIN"), Usage: "how long a stop may take before it is cut off"},
+	}
+}
+
+// problem is a wrong setting, said so that it can be mended without the manual.
+func problem(command *cli.Command, flag, format string, args ...any) error {
+	name := "--" + flag
+	for _, f := range command.Flags {
+		if slices.Contains(f.Names(), flag) {
+			if env, ok := f.(cli.DocGenerationFlag); ok && len(env.GetEnvVars()) > 0 {
+				name += " (" + env.GetEnvVars()[0] + ")"
+			}
+		}
+	}
+	return fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...))
+}
+
+// readConfig checks every setting that the command has and returns all that is
+// wrong at once.
+func readConfig(command *cli.Command) (config, error) {
+	r := &configReader{command: command}
+	cfg := config{
+		Listen:        r.address("listen"),
+		MetricsListen: r.address("metrics-listen"),
+		PublicURL:     r.url("public-url", "http", "https"),
+		Proxies:       r.prefixes("trusted-proxies"),
+		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
+		PLCURL:        strings.TrimSuffix(r.url("plc-url", "http", "https"), "/"),
+		AllowPrivate:  command.Bool("allow-private-hosts"),
+		LexiconDirs:   r.directories("lexicons"),
+		Foreign:       r.collections("foreign-collections"),
+		DatabaseURL:   r.url("database-url", "postgres", "postgresql"),
+		ReplicaURL:    r.url("database-replica-url", "postgres", "postgresql"),
+		RedisURL:      r.url("redis-url", "redis", "rediss"),
+		LogLevel:      r.choice("log-level", "debug", "info", "warn", "error"),
+		LogFormat:     r.choice("log-format", "", "text", "json"),
+		Drain:         command.Duration("drain"),
+	}
+	cfg.Elasticsearch.URL = r.url("elasticsearch-url", "http", "https")
+	cfg.Elasticsearch.APIKey = command.String("elasticsearch-api-key")
+	cfg.Elasticsearch.Prefix = command.String("elasticsearch-prefix")
+	cfg.Neo4j.URL = r.url("neo4j-url", "bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
+	cfg.Neo4j.User = command.String("neo4j-user")
+	cfg.Neo4j.Password = command.String("neo4j-password")
+	cfg.Neo4j.Database = command.String("neo4j-database")
+	cfg.Neo4j.Space = command.String("neo4j-space")
+	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
+}
+
+// require adds a problem for each flag that the command needs and that is empty.
+func require(command *cli.Command, flags ...string) error {
+	var wrong []error
+	for _, flag := range flags {
+		if command.String(flag) == "" {
+			wrong = append(wrong, problem(command, flag, "is required: %s", usageOf(command, flag)))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func usageOf(command *cli.Command, flag string) string {
+	for _, f := range command.Flags {
+		if doc, ok := f.(cli.DocGenerationFlag); ok && slices.Contains(f.Names(), flag) {
+			return doc.GetUsage()
+		}
+	}
+	return ""
+}
+
+// configReader parses settings and gathers what is wrong with them.
+type configReader struct {
+	command *cli.Command
+	wrong   []error
+}
+
+func (r *configReader) fail(flag, format string, args ...any) {
+	r.wrong = append(r.wrong, problem(r.command, flag, format, args...))
+}
+
+func (r *configReader) list(flag string) []string {
+	var out []string
+	for item := range strings.SplitSeq(r.command.String(flag), ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+func (r *configReader) address(flag string) string {
+	value := r.command.String(flag)
+	if value == "" {
+		return ""
+	}
+	if _, port, err := net.SplitHostPort(value); err != nil || port == "" {
+		r.fail(flag, "%q is no address; write host:port or :port", value)
+	}
+	return value
+}
+
+func (r *configReader) url(flag string, schemes ...string) string {
+	value := r.command.String(flag)
+	if value != "" {
+		r.checkURL(flag, value, schemes)
+	}
+	return value
+}
+
+func (r *configReader) urls(flag string, schemes ...string) []string {
+	values := r.list(flag)
+	for _, value := range values {
+		r.checkURL(flag, value, schemes)
+	}
+	return values
+}
+
+// checkURL names no value, since it may hold a password.
+func (r *configReader) checkURL(flag, value string, schemes []string) {
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
+		r.fail(flag, "is no URL of the form %s://host", strings.Join(schemes, ":// or "))
+	}
+}
+
+func (r *configReader) choice(flag string, choices ...string) string {
+	value := r.command.String(flag)
+	if !slices.Contains(choices, value) && value != "" {
+		r.fail(flag, "%q is not one of %s", value, strings.Join(choices, ", "))
+	}
+	return value
+}
+
+func (r *configReader) prefixes(flag string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, item := range r.list(flag) {
+		prefix, err := netip.ParsePrefix(item)
+		if err != nil {
+			r.fail(flag, "%q is no network; write it as 10.0.0.0/8", item)
+		}
+		out = append(out, prefix)
+	}
+	return out
+}
+
+func (r *configReader) directories(flag string) []string {
+	dirs := r.list(flag)
+	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			r.fail(flag, "%q is no directory that can be read", dir)
+		}
+	}
+	return dirs
+}
+
+// collections are NSIDs, or all below one: app.bsky.*
+func (r *configReader) collections(flag string) []string {
+	names := r.list(flag)
+	for _, name := range names {
+		if _, err := syntax.ParseNSID(strings.Replace(name, ".*", ".any", 1)); err != nil {
+			r.fail(flag, "%q is no NSID; write it as app.bsky.feed.post or app.bsky.*", name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/layers-pub/layers-appview/"
+
+// allowed is the import table: what each package of the module may import of the
+// module. Packages that are not in it may not exist. docs/architecture.md tells
+// the reasons.
+var allowed = map[string][]string{
+	// The words, and what stands on nothing else.
+	"lexicons":           {},
+	"internal/record":    {},
+	"internal/directory": {},
+	"internal/cache":     {},
+	"internal/daemon":    {},
+	"internal/embedpg":   {"internal/cache", "internal/daemon"},
+	"indexer/firehose":   {},
+
+	// What a collection is, and the stores.
+	"internal/catalog": {"lexicons", "internal/record"},
+	"internal/store":   {"internal/record"},
+	"internal/search":  {"internal/record"},
+	"internal/graph":   {"internal/record"},
+	"indexer/verify":   {"internal/record"},
+
+	// From the truth to its projections.
+	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph"},
+	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
+	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
+	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify"},
+
+	// The answers.
+	"appview/xrpc": {"internal/record", "internal/catalog", "internal/store"},
+	"appview":      {"internal/catalog", "appview/xrpc"},
+
+	// A network for development, tests and benchmarks.
+	"internal/fixture":  {"lexicons", "internal/record"},
+	"internal/simulate": {"internal/record", "internal/fixture"},
+
+	// The wiring.
+	"cmd/layers": {
+		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
+		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/firehose",
+		"indexer/verify", "indexer/project", "indexer/task", "indexer/reconcile", "appview", "appview/xrpc",
+	},
+}
+
+// free are the folders of tests' and benchmarks' own programs, and the test
+// helpers that live beside a store; nothing above may import them.
+func free(pkg string) bool {
+	return strings.HasPrefix(pkg, "test/") || strings.HasPrefix(pkg, "bench/") || strings.HasSuffix(pkg, "test")
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	root := filepath.Join("..", "..")
+	seen := map[string]bool{}
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && (entry.Name() == "node_modules" || entry.Name() == "testdata" || entry.Name() == ".git") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		rel, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		pkg := path.Dir(filepath.ToSlash(rel))
+		seen[pkg] = true
+		if !free(pkg) {
+			checkImports(t, file, rel, pkg)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range allowed {
+		if !seen[pkg] {
+			t.Errorf("%s is in the table, but no such package exists", pkg)
+		}
+	}
+}
+
+func checkImports(t *testing.T, file, rel, pkg string) {
+	t.Helper()
+	may, ok := allowed[pkg]
+	if !ok {
+		t.Errorf("%s: package %s is not in the import table", rel, pkg)
+		return
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, spec := range parsed.Imports {
+		dep, inside := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module)
+		if inside && !slices.Contains(may, dep) {
+			t.Errorf("%s: %s may not import %s", rel, pkg, dep)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layers-pub/layers-appview/appview"
+	"github.com/layers-pub/layers-appview/appview/xrpc"
+	"github.com/layers-pub/layers-appview/indexer"
+	"github.com/layers-pub/layers-appview/indexer/firehose"
+	"github.com/layers-pub/layers-appview/indexer/task"
+	"github.com/layers-pub/layers-appview/indexer/verify"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+func apiCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "api",
+		Usage:       "answer XRPC from the stores; run as many replicas as the load asks for",
+		Description: "Holds no state. Needs the database that `layers indexer` fills, and no right on it but SELECT.",
+		Flags:       slices.Concat(serveFlags(), metricsFlags(), storeFlags(), replicaFlags(), networkFlags(), followFlags(), runFlags()),
+		Action: func(ctx context.Context, command *cli.Command) error {
+			cfg, logger, err := begin(command, "database-url")
+			if err != nil {
+				return err
+			}
+			pool := store.Config{URL: cfg.DatabaseURL, ReadOnly: true, Name: "layers api"}
+			if cfg.ReplicaURL != "" {
+				pool.URL = cfg.ReplicaURL
+			}
+			p, err := openParts(ctx, cfg, logger, pool)
+			if err != nil {
+				return err
+			}
+			defer p.close(context.WithoutCancel(ctx))
+			server, err := p.server(p.queries())
+			if err != nil {
+				return err
+			}
+			return server.Run(ctx)
+		},
+	}
+}
+
+func indexerCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "indexer",
+		Usage: "follow the network and keep the stores in step with it; a second one waits as standby",
+		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
+			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
+		Flags: slices.Concat(followFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
+			[]cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+		Action: func(ctx context.Context, command *cli.Command) error {
+			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
+				if err := p.migrate(ctx); err != nil {
+					return err
+				}
+				if !command.Bool("no-workers") {
+					if err := p.startWorkers(ctx, group); err != nil {
+						return err
+					}
+				}
+				if p.search != nil {
+					group.Go(func() error { return p.fillSearch(ctx) })
+				}
+				group.Go(func() error { return p.indexer().Run(ctx) })
+				return nil
+			})
+		},
+	}
+}
+
+func workerCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "worker",
+		Usage:       "carry changes on to the projections, beside an indexer; run any number",
+		Description: "Takes outbox rows from PostgreSQL through Redis to the read tables, Elasticsearch and Neo4j.",
+		Flags:       slices.Concat(storeFlags(), networkFlags(), healthFlags(), metricsFlags(), runFlags()),
+		Action: func(ctx context.Context, command *cli.Command) error {
+			return runRole(ctx, command, "layers worker", func(p *parts, group *errgroup.Group, ctx context.Context) error {
+				if p.search != nil {
+					if _, err := p.ensureSearch(ctx); err != nil {
+						return err
+					}
+				}
+				return p.startWorkers(ctx, group)
+			})
+		},
+	}
+}
+
+// healthFlags are those of a role that listens for probes alone.
+func healthFlags() []cli.Flag {
+	return []cli.Flag{setting(categoryServe, "listen", "LAYERS_LISTEN", ":3000", "address of /health and /ready")}
+}
+
+// runRole runs a role that writes: its parts, and a server for probes and metrics.
+func runRole(ctx context.Context, command *cli.Command, name string, start func(*parts, *errgroup.Group, context.Context) error) error {
+	cfg, logger, err := begin(command, "database-url", "redis-url")
+	if err != nil {
+		return err
+	}
+	p, err := openParts(ctx, cfg, logger, store.Config{URL: cfg.DatabaseURL, Name: name})
+	if err != nil {
+		return err
+	}
+	defer p.close(context.WithoutCancel(ctx))
+	server, err := p.server(nil)
+	if err != nil {
+		return err
+	}
+	return together(ctx, func(group *errgroup.Group, ctx context.Context) error {
+		group.Go(func() error { return server.Run(ctx) })
+		return start(p, group, ctx)
+	})
+}
+
+// together runs what start puts into a group until one of it fails or ctx ends.
+func together(ctx context.Context, start func(*errgroup.Group, context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return start(group, ctx) })
+	return group.Wait()
+}
+
+// begin reads the settings, insists on those that are required, and makes the logger.
+func begin(command *cli.Command, required ...string) (config, *slog.Logger, error) {
+	cfg, err := readConfig(command)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if err := require(command, required...); err != nil {
+		return cfg, nil, err
+	}
+	return cfg, newLogger(cfg, os.Stderr), nil
+}
+
+func (p *parts) queries() *xrpc.Service {
+	return xrpc.New(p.catalog, store.NewReader(p.pool), p.directory())
+}
+
+// server makes the HTTP side; without queries it answers probes alone.
+func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
+	var checks []appview.Check
+	for name, ping := range p.pings() {
+		if queries == nil || name == "postgresql" {
+			checks = append(checks, appview.Check{Name: name, Ping: ping})
+		}
+	}
+	server, err := appview.New(appview.Config{
+		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
+		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain,
+	}, appview.Deps{XRPC: queries, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the server: %w", err)
+	}
+	return server, nil
+}
+
+func (p *parts) indexer() *indexer.Indexer {
+	identities := p.directory()
+	return indexer.New(indexer.Config{
+		Firehose:       firehose.New(firehose.Config{Hosts: p.cfg.Relays, UserAgent: userAgent(), Logger: p.logger}, nil),
+		Verifier:       verify.New(identities),
+		Catalog:        p.catalog,
+		Writer:         store.NewWriter(p.pool, p.routes(), p.logger),
+		VerifiedHandle: identities.VerifiedHandle,
+		Logger:         p.logger,
+	})
+}
+
+// startWorkers adds the dispatcher and the workers to the group.
+func (p *parts) startWorkers(ctx context.Context, group *errgroup.Group) error {
+	cfg := task.Config{RedisURL: p.cfg.RedisURL, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain}
+	outbox := store.NewOutbox(p.pool)
+	dispatcher, err := task.NewDispatcher(cfg, outbox)
+	if err != nil {
+		return fmt.Errorf("preparing the dispatcher: %w", err)
+	}
+	workers, err := task.NewWorkers(cfg, task.Stores{
+		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: outbox, DeadLetters: store.NewDeadLetters(p.pool),
+		Tables: store.NewTables(p.pool), Search: p.search, Graph: p.graph,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing the workers: %w", err)
+	}
+	group.Go(func() error { return dispatcher.Run(ctx) })
+	group.Go(func() error { return workers.Run(ctx) })
+	return nil
+}
+
+// httpHosts are the relays' addresses for plain requests.
+func httpHosts(relays []string) []string {
+	var out []string
+	for _, relay := range relays {
+		out = append(out, strings.Replace(relay, "ws", "http", 1))
+	}
+	return out
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/layers-pub/layers-appview/indexer/project"
+	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/directory"
+	"github.com/layers-pub/layers-appview/internal/graph"
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/search"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// parts are what every role is put together from.
+type parts struct {
+	cfg     config
+	logger  *slog.Logger
+	catalog *catalog.Catalog
+	pool    *pgxpool.Pool
+	search  *search.Client // nil where none is configured
+	graph   *graph.Client  // nil where none is configured
+}
+
+// openParts loads the catalog and connects to PostgreSQL and to the projections
+// that are configured.
+func openParts(ctx context.Context, cfg config, logger *slog.Logger, pool store.Config) (*parts, error) {
+	p := &parts{cfg: cfg, logger: logger}
+	var err error
+	if p.catalog, err = loadCatalog(cfg); err != nil {
+		return nil, err
+	}
+	if p.pool, err = store.Open(ctx, pool); err != nil {
+		return nil, err
+	}
+	if err := p.openProjections(); err != nil {
+		p.close(ctx)
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *parts) openProjections() (err error) {
+	if url := p.cfg.Elasticsearch.URL; url != "" {
+		p.search, err = search.Open(search.Config{URLs: []string{url}, APIKey: p.cfg.Elasticsearch.APIKey, Prefix: p.cfg.Elasticsearch.Prefix})
+		if err != nil {
+			return fmt.Errorf("preparing Elasticsearch: %w", err)
+		}
+	}
+	if n := p.cfg.Neo4j; n.URL != "" {
+		p.graph, err = graph.Open(graph.Config{URL: n.URL, User: n.User, Password: n.Password, Database: n.Database, Space: n.Space})
+		if err != nil {
+			return fmt.Errorf("preparing Neo4j: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *parts) close(ctx context.Context) {
+	var err error
+	if p.graph != nil {
+		err = errors.Join(err, p.graph.Close(ctx))
+	}
+	if p.search != nil {
+		err = errors.Join(err, p.search.Close(ctx))
+	}
+	p.pool.Close()
+	if err != nil {
+		p.logger.WarnContext(ctx, "closing the stores failed", "error", err)
+	}
+}
+
+func loadCatalog(cfg config) (*catalog.Catalog, error) {
+	var dirs []fs.FS
+	for _, dir := range cfg.LexiconDirs {
+		dirs = append(dirs, os.DirFS(dir))
+	}
+	c, err := catalog.Load(dirs...)
+	if err != nil {
+		return nil, fmt.Errorf("loading the lexicons: %w", err)
+	}
+	if err := c.Follow(cfg.Foreign...); err != nil {
+		return nil, fmt.Errorf("following foreign collections: %w", err)
+	}
+	return c, nil
+}
+
+// partitions lays out the tables for what the catalog's lists filter on.
+func partitions(c *catalog.Catalog) []store.Partition {
+	var out []store.Partition
+	for _, collection := range c.Collections() {
+		p := store.Partition{Collection: collection.NSID}
+		for _, list := range collection.Lists {
+			p.Lists = append(p.Lists, store.ListIndex{
+				Repo: list.RepoRequired, Required: columns(list.Required), Optional: columns(list.Optional),
+			})
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func columns(filters []catalog.Filter) []store.Column {
+	var out []store.Column
+	for _, f := range filters {
+		out = append(out, store.Column{Name: f.Name, Array: f.Array})
+	}
+	return out
+}
+
+// targets are the projections that are configured.
+func (p *parts) targets() []record.Target {
+	out := []record.Target{record.Tables}
+	if p.search != nil {
+		out = append(out, record.Search)
+	}
+	if p.graph != nil {
+		out = append(out, record.Graph)
+	}
+	return out
+}
+
+// routes say which of the configured projections follow each collection.
+func (p *parts) routes() store.Routes {
+	configured := map[record.Target]bool{}
+	for _, target := range p.targets() {
+		configured[target] = true
+	}
+	routes := store.Routes{}
+	for _, collection := range p.catalog.Collections() {
+		for _, target := range project.Targets(collection) {
+			if configured[target] {
+				routes[collection.NSID] = append(routes[collection.NSID], target)
+			}
+		}
+	}
+	return routes
+}
+
+// migrate brings all stores to this program's schema.
+func (p *parts) migrate(ctx context.Context) error {
+	if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
+		return fmt.Errorf("preparing PostgreSQL: %w", err)
+	}
+	if p.search != nil {
+		if _, err := p.ensureSearch(ctx); err != nil {
+			return err
+		}
+	}
+	if p.graph != nil {
+		if err := p.graph.Ensure(ctx); err != nil {
+			return fmt.Errorf("preparing Neo4j: %w", err)
+		}
+	}
+	return nil
+}
+
+// ensureSearch makes the indexes that are missing, and returns the collections
+// whose index has yet to be filled.
+func (p *parts) ensureSearch(ctx context.Context) ([]syntax.NSID, error) {
+	var mappings []search.Mapping
+	for _, collection := range p.catalog.Collections() {
+		if mapping, ok := project.Mapping(collection); ok {
+			mappings = append(mappings, mapping)
+		}
+	}
+	unfilled, err := p.search.Ensure(ctx, mappings)
+	if err != nil {
+		return nil, fmt.Errorf("preparing Elasticsearch: %w", err)
+	}
+	return unfilled, nil
+}
+
+// fillSearch has the records of collections whose index is new written to it, and
+// lets queries move there when all are. What is new since is written as it comes.
+func (p *parts) fillSearch(ctx context.Context) error {
+	unfilled, err := p.ensureSearch(ctx)
+	if err != nil || len(unfilled) == 0 {
+		return err
+	}
+	p.logger.InfoContext(ctx, "filling search indexes", "collections", unfilled)
+	outbox := store.NewOutbox(p.pool)
+	if err := outbox.EnqueueCollections(ctx, record.Search, unfilled); err != nil {
+		return fmt.Errorf("filling the search indexes: %w", err)
+	}
+	if err := caughtUp(ctx, outbox, record.Search); err != nil {
+		return err
+	}
+	for _, collection := range unfilled {
+		if err := p.search.Rebuilt(ctx, collection); err != nil {
+			return fmt.Errorf("switching to the new index of %s: %w", collection, err)
+		}
+	}
+	p.logger.InfoContext(ctx, "search indexes are filled", "collections", unfilled)
+	return nil
+}
+
+// caughtUp waits until a projection has nothing left to do.
+func caughtUp(ctx context.Context, outbox *store.Outbox, target record.Target) error {
+	for {
+		depth, err := outbox.Depth(ctx, target)
+		if err != nil {
+			return fmt.Errorf("waiting for the %s projection: %w", target, err)
+		}
+		if depth.Empty() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func (p *parts) directory() *directory.Directory {
+	return directory.New(directory.Config{
+		PLCURL: p.cfg.PLCURL, AllowPrivate: p.cfg.AllowPrivate, UserAgent: userAgent(), PDSHosts: httpHosts(p.cfg.Relays),
+	})
+}
+
+func userAgent() string { return "layers-appview/" + version }
+
+// pings ask each store that is configured whether it answers.
+func (p *parts) pings() map[string]func(context.Context) error {
+	pings := map[string]func(context.Context) error{"postgresql": p.pool.Ping}
+	if p.search != nil {
+		pings["elasticsearch"] = p.search.Ping
+	}
+	if p.graph != nil {
+		pings["neo4j"] = p.graph.Ping
+	}
+	return pings
+}
