@@ -92,10 +92,17 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 func deadline(d time.Duration) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			ctx, cancel := context.WithTimeout(c.Request().Context(), d)
+			req := c.Request()
+			ctx, cancel := context.WithTimeout(req.Context(), d)
 			defer cancel()
-			c.SetRequest(c.Request().WithContext(ctx))
-			return next(c)
+			c.SetRequest(req.WithContext(ctx))
+			defer c.SetRequest(req)
+			err := next(c)
+			if err != nil && ctx.Err() != nil {
+				// A store that was told to stop may say so in words of its own.
+				err = errors.Join(err, ctx.Err())
+			}
+			return err
 		}
 	}
 }

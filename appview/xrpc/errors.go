@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
-
-	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 // Error is an answer other than 2xx, in the form AT Protocol clients know:
@@ -71,7 +72,7 @@ func AsError(err error) *Error {
 		return known
 	case errors.Is(err, context.Canceled):
 		return &Error{Status: statusClientGone, Name: "RequestCanceled", Message: "the client closed the request", cause: err}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
+	case errors.Is(err, context.DeadlineExceeded), outOfReach(err):
 		return unavailable(err)
 	case errors.As(err, &fromEcho):
 		return fromRouter(fromEcho)
@@ -81,6 +82,22 @@ func AsError(err error) *Error {
 			Message: "something went wrong on our side; the request id names it in our log", cause: err,
 		}
 	}
+}
+
+// outOfReach tells whether a store could not be asked at all, rather than asked
+// the wrong thing: the network failed, or PostgreSQL was starting, stopping or full.
+func outOfReach(err error) bool {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		for _, class := range []string{"08", "53", "57"} { // connection, resources, operator's intervention
+			if strings.HasPrefix(state.SQLState(), class) {
+				return true
+			}
+		}
+		return false
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // fromRouter translates what echo and its middleware refuse before a handler runs.

@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
 
@@ -82,9 +85,12 @@ func TestStoreErrorsAreToldApart(t *testing.T) {
 		name   string
 	}{
 		{fmt.Errorf("get: %w", context.DeadlineExceeded), 503, "ServiceUnavailable"},
-		{fmt.Errorf("get: %w", store.ErrUnavailable), 503, "ServiceUnavailable"},
+		{fmt.Errorf("get: %w", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), 503, "ServiceUnavailable"},
+		{fmt.Errorf("get: %w", io.ErrUnexpectedEOF), 503, "ServiceUnavailable"},
+		{fmt.Errorf("get: %w", &pgconn.PgError{Code: "57P03", Message: "the database system is starting up"}), 503, "ServiceUnavailable"},
+		{fmt.Errorf("get: %w", &pgconn.PgError{Code: "53300", Message: "too many clients already"}), 503, "ServiceUnavailable"},
+		{fmt.Errorf("get: %w", &pgconn.PgError{Code: "42P01", Message: "relation does not exist"}), 500, "InternalServerError"},
 		{errors.New("relation does not exist"), 500, "InternalServerError"},
-		{&net.ParseError{Type: "secret", Text: "detail"}, 500, "InternalServerError"},
 	} {
 		h := serve(New(loadCatalog(t), failing(func(context.Context) error { return c.err }), nil))
 		for _, target := range reads {

@@ -36,12 +36,13 @@ type member struct {
 	created time.Time
 }
 
-// world is a store with records of every collection, and the service over it.
+// world is a store, what the test has put into it, and the service over it.
 type world struct {
 	catalog *catalog.Catalog
 	service http.Handler
 	writer  *store.Writer
 	members map[syntax.NSID][]member // in the order that lists have
+	commits int64                    // each batch of changes is one, with a rev of its own
 }
 
 // Three repositories, of which only the first two have handles.
@@ -51,12 +52,13 @@ var (
 	perType = 170 // so that the common value of each filter has more than one page of 100
 )
 
-func newWorld(t *testing.T) *world {
+// newEmptyWorld is a world whose repositories have no records yet.
+func newEmptyWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{catalog: loadCatalog(t), members: map[syntax.NSID][]member{}}
-	pool := storetest.New(t, partitions(w.catalog)...)
-	w.writer = store.NewWriter(pool)
-	w.service = serve(New(w.catalog, store.NewReader(pool), nil))
+	db := storetest.New(t, partitions(w.catalog)...)
+	w.writer = db.Writer(t, nil)
+	w.service = serve(New(w.catalog, store.NewReader(db.Pool), nil))
 	var updates []store.RepoUpdate
 	for i, did := range repos {
 		update := store.RepoUpdate{DID: did}
@@ -66,18 +68,63 @@ func newWorld(t *testing.T) *world {
 		updates = append(updates, update)
 	}
 	w.apply(t, updates)
+	return w
+}
+
+// partitions are those that the catalog's lists need.
+func partitions(c *catalog.Catalog) []store.Partition {
+	columns := func(filters []catalog.Filter) (columns []store.Column) {
+		for _, f := range filters {
+			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
+		}
+		return columns
+	}
+	var all []store.Partition
+	for _, collection := range c.Collections() {
+		p := store.Partition{Collection: collection.NSID}
+		for _, l := range collection.Lists {
+			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// newWorld is a world with records of some collections; none named stands for all.
+func newWorld(t *testing.T, collections ...syntax.NSID) *world {
+	t.Helper()
+	w := newEmptyWorld(t)
 	for _, c := range w.catalog.Collections() {
-		w.add(t, w.variety(t, c, perType)...)
+		if len(collections) == 0 || slices.Contains(collections, c.NSID) {
+			w.add(t, w.variety(t, c, perType)...)
+		}
 	}
 	return w
 }
 
 func (w *world) apply(t *testing.T, updates []store.RepoUpdate, changes ...store.Change) {
 	t.Helper()
+	w.commits++
+	for i := range changes {
+		changes[i].Rev = syntax.NewTID(1_700_000_000_000_000+w.commits, 0)
+	}
 	require.NoError(t, w.writer.Apply(t.Context(), store.Batch{Host: "test", Repos: updates, Changes: changes}))
 }
 
-// add stores records and remembers them.
+// setActive does what an #account event does.
+func (w *world) setActive(t *testing.T, did syntax.DID, active bool, status string) {
+	t.Helper()
+	w.apply(t, []store.RepoUpdate{{DID: did, Active: &active, Status: &status}})
+}
+
+// delete removes a record.
+func (w *world) delete(t *testing.T, key record.Key) {
+	t.Helper()
+	w.apply(t, nil, store.Change{Action: record.Delete, Key: key})
+	w.members[key.Collection] = slices.DeleteFunc(w.members[key.Collection], func(m member) bool { return m.key == key })
+}
+
+// add stores records and remembers them, instead of those of the same key.
 func (w *world) add(t *testing.T, members ...member) {
 	t.Helper()
 	var changes []store.Change
@@ -89,10 +136,10 @@ func (w *world) add(t *testing.T, members ...member) {
 		require.NoError(t, err, "%s: %s", m.key, block)
 		m.cid, m.json, m.created = cidOf(t, block), found.JSON, found.CreatedAt
 		changes = append(changes, store.Change{
-			Action: record.Create, Key: m.key, CID: m.cid, Rev: "3lwafzkjqm25s",
-			JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs,
+			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs,
 		})
-		w.members[m.key.Collection] = append(w.members[m.key.Collection], *m)
+		list := slices.DeleteFunc(w.members[m.key.Collection], func(old member) bool { return old.key == m.key })
+		w.members[m.key.Collection] = append(list, *m)
 	}
 	w.apply(t, nil, changes...)
 	for _, list := range w.members {
