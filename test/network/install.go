@@ -20,7 +20,8 @@ const node = "20"
 // install returns the directory of the servers' packages. The first time npm gets
 // them and compiles one, which takes about two minutes.
 func install(ctx context.Context) (string, error) {
-	if err := checkNode(ctx); err != nil {
+	program, err := findNode(ctx)
+	if err != nil {
 		return "", err
 	}
 	lock, err := embedded.ReadFile("servers/package-lock.json")
@@ -39,7 +40,7 @@ func install(ctx context.Context) (string, error) {
 			}
 		}
 		npm := exec.Command("npm", "ci", "--no-audit", "--no-fund")
-		npm.Dir = dir
+		npm.Dir, npm.Env = dir, append(os.Environ(), headers(program)...)
 		_, err := ourselves.Run(ctx, npm)
 		return err
 	})
@@ -49,14 +50,26 @@ func install(ctx context.Context) (string, error) {
 // ourselves runs npm and node; neither needs another account.
 var ourselves *daemon.Account
 
-func checkNode(ctx context.Context) error {
-	out, err := ourselves.Run(ctx, exec.Command("node", "--version"))
+// findNode returns the path of the node on the PATH, which must be of the right
+// version.
+func findNode(ctx context.Context) (string, error) {
+	out, err := ourselves.Run(ctx, exec.Command("node", "--print", "process.version + ' ' + process.execPath"))
 	if err != nil {
-		return fmt.Errorf("Node.js %s with npm is needed: %w", node, err)
+		return "", fmt.Errorf("Node.js %s with npm is needed: %w", node, err)
 	}
-	version := strings.TrimSpace(string(out))
+	version, path, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
 	if !strings.HasPrefix(version, "v"+node+".") {
-		return fmt.Errorf("Node.js %s is needed, and the node on the PATH is %s", node, version)
+		return "", fmt.Errorf("Node.js %s is needed, and the node on the PATH is %s", node, version)
 	}
-	return nil
+	return path, nil
+}
+
+// headers has npm compile with the headers that came with the node program, where
+// there are any, rather than download them.
+func headers(program string) []string {
+	dir := filepath.Dir(filepath.Dir(program))
+	if _, err := os.Stat(filepath.Join(dir, "include", "node", "node.h")); err != nil {
+		return nil
+	}
+	return []string{"npm_config_nodedir=" + dir}
 }
