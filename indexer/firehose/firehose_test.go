@@ -156,12 +156,12 @@ func TestQuietSocketThatAnswersPingsIsKept(t *testing.T) {
 			t.Error("a quiet connection was given up")
 		}
 		go func() {
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(4 * time.Second)
 			send(conn, identityFrame(t, 1))
 		}()
 		_, _, _ = conn.ReadMessage() // answers pings
 	})
-	c := New(Config{Hosts: []string{url}, Silence: 150 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, nil)
+	c := New(Config{Hosts: []string{url}, Silence: 1500 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, nil)
 	require.Len(t, collect(t, c, 1), 1)
 }
 
