@@ -80,6 +80,11 @@ var operatorLexicons = map[string]string{
 			"cursor": {"type": "string"},
 			"found":  {"type": "array", "items": {"type": "ref", "ref": "org.example.field.getNotebook#view"}}}}}}}}`,
 
+	"org.example.field.guess": `{"lexicon": 1, "id": "org.example.field.guess", "defs": {"main": {
+		"type": "query",
+		"parameters": {"type": "params", "properties": {"uri": {"type": "string", "format": "at-uri"}, "mood": {"type": "string"}}},
+		"output": {"encoding": "application/json", "schema": {"type": "ref", "ref": "org.example.field.getNotebook#view"}}}}}`,
+
 	"org.example.field.purge": `{"lexicon": 1, "id": "org.example.field.purge", "defs": {"main": {"type": "procedure"}}}`,
 }
 
@@ -155,7 +160,7 @@ func refs(list ...string) []record.Ref {
 func TestOperatorsQueries(t *testing.T) {
 	t.Parallel()
 	c, _ := withOperator(t)
-	assert.Len(t, c.Queries(), 58, "the procedure is none")
+	assert.Len(t, c.Queries(), 59, "the procedure is none")
 	byName := map[syntax.NSID]*catalog.Query{}
 	for _, q := range c.Queries() {
 		byName[q.NSID] = q
@@ -165,6 +170,7 @@ func TestOperatorsQueries(t *testing.T) {
 	assert.Equal(t, notebook, get.Collection)
 	assert.Equal(t, "One notebook.", get.Description)
 	assert.Equal(t, "Which.", get.Params[0].Description)
+	assert.Equal(t, catalog.Other, byName["org.example.field.guess"].Kind, "it answers a record without being told which")
 	find := byName["org.example.field.findNotebooks"]
 	assert.Equal(t, catalog.List, find.Kind)
 	assert.Equal(t, "found", find.Items)
