@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 )
@@ -126,10 +125,10 @@ func (a annotation) row(layer record.Key, ordinal int) record.Annotation {
 	return record.Annotation{
 		Layer:      layer,
 		Ordinal:    ordinal,
-		UUID:       storable(a.UUID.Value),
-		Label:      storable(a.Label),
-		Value:      storable(a.Value),
-		Text:       storable(a.Text),
+		UUID:       a.UUID.Value,
+		Label:      a.Label,
+		Value:      a.Value,
+		Text:       a.Text,
 		AnchorKind: a.Anchor.kind(),
 		ByteStart:  span.ByteStart,
 		ByteEnd:    span.ByteEnd,
@@ -137,6 +136,3 @@ func (a annotation) row(layer record.Key, ordinal int) record.Annotation {
 		Confidence: a.Confidence,
 	}
 }
-
-// storable is a text as a PostgreSQL text column takes it: U+0000 becomes U+FFFD.
-func storable(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }

@@ -138,9 +138,6 @@ func requireBounded(t *testing.T, c *catalog.Collection, rec record.Record) {
 		}
 	}
 	require.LessOrEqual(t, bytes, 10*size)
-	for _, row := range p.Annotations {
-		require.NotContains(t, row.UUID+row.Label+row.Value+row.Text+row.AnchorKind, "\x00")
-	}
 }
 
 func requireProperty(t *testing.T, name string, v any) {

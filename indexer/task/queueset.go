@@ -1,0 +1,87 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// queueSet is the queues of one target as a dispatcher sees them.
+type queueSet struct {
+	target    record.Target
+	redis     redis.UniversalClient
+	client    *asynq.Client
+	inspector *asynq.Inspector
+
+	published map[Queue]bool // have been enqueued to, so that Redis must know them
+	counted   bool
+	size      int // tasks in Redis: as counted last, and those enqueued since
+}
+
+func newQueueSet(client redis.UniversalClient, target record.Target) *queueSet {
+	return &queueSet{
+		target: target, redis: client,
+		client:    asynq.NewClientFromRedisClient(client),
+		inspector: asynq.NewInspectorFromRedisClient(client),
+		published: map[Queue]bool{},
+	}
+}
+
+// room is how many tasks may be enqueued until there are limit of them. Between
+// two counts nothing is known of tasks that are finished, so they are counted
+// again when there seems to be no room.
+func (s *queueSet) room(ctx context.Context, limit int) (int, error) {
+	if !s.counted || s.size >= limit {
+		if err := s.count(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return max(limit-s.size, 0), nil
+}
+
+// count takes stock of the tasks in Redis, waiting or worked on.
+func (s *queueSet) count(ctx context.Context) error {
+	known, err := s.inspector.Queues()
+	if err != nil {
+		return fmt.Errorf("listing queues in redis: %w", err)
+	}
+	size := 0
+	for _, q := range queues {
+		if !slices.Contains(known, q.name(s.target)) {
+			s.forget(q)
+			continue
+		}
+		info, err := s.inspector.GetQueueInfo(q.name(s.target))
+		if err != nil {
+			return fmt.Errorf("counting tasks in redis: %w", err)
+		}
+		size += info.Pending + info.Active + info.Retry + info.Scheduled
+	}
+	s.size, s.counted = size, true
+	return ctx.Err()
+}
+
+// forget deals with a queue that Redis does not know. If it has been enqueued
+// to, Redis has lost what it held, and the client, which believes the queue
+// registered, would leave it uncounted for ever.
+func (s *queueSet) forget(q Queue) {
+	if s.published[q] {
+		s.client = asynq.NewClientFromRedisClient(s.redis)
+		clear(s.published)
+	}
+}
+
+func (s *queueSet) enqueue(ctx context.Context, q Queue, task *asynq.Task, opts ...asynq.Option) error {
+	opts = append(opts, asynq.Queue(q.name(s.target)), asynq.MaxRetry(maxRetry))
+	if _, err := s.client.EnqueueContext(ctx, task, opts...); err != nil {
+		return fmt.Errorf("enqueueing task: %w", err)
+	}
+	s.published[q] = true
+	s.size++
+	return nil
+}
