@@ -3,13 +3,14 @@
 //
 // Everything follows from the lexicon files, read once by [Load] (load.go), turned
 // into trees with their references resolved (schema.go, compile.go), and into
-// queries (query.go) with what each of their parameters filters on (filter.go). A new record
-// type is a new lexicon file.
+// queries (query.go) with what each of their parameters filters on (filter.go). A
+// new record type is a new lexicon file.
 //
 // [Catalog.Check] takes a record's block the whole way (check.go): a strict pass
-// over the bytes that also writes the JSON form (scan.go), then a walk along the
-// schema that validates and collects the references (walk.go). Neither builds the
-// value in memory, so a hostile block costs no more than an honest one of its size.
+// over the bytes that also writes the JSON form (scan.go, datamodel.go), then a walk
+// along the schema that validates and collects the references (walk.go). Neither
+// builds the value in memory, so a hostile block costs no more than an honest one
+// of its size.
 package catalog
 
 import (
@@ -91,8 +92,7 @@ func (c *Catalog) Follow(names ...string) error {
 		if err != nil {
 			return fmt.Errorf("follow %q: expected an NSID or a pattern like app.bsky.*: %w", name, err)
 		}
-		foreign := newCollection(nsid)
-		c.foreign[nsid] = foreign
+		c.foreign[nsid] = newCollection(nsid)
 	}
 	return nil
 }

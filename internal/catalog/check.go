@@ -13,9 +13,11 @@ import (
 
 // Checked is what a valid record comes to.
 type Checked struct {
-	JSON      json.RawMessage // the record in the data model's JSON form; it decodes to the same DAG-CBOR block
-	CreatedAt time.Time       // as the record says, see [createdAt]; zero where it does not
-	Refs      []record.Ref    // what it refers to, each path and target once, in the record's order
+	JSON json.RawMessage // the record in the data model's JSON form; it decodes to the same DAG-CBOR block
+	// CreatedAt is what the record says, in UTC and microseconds, moved into the
+	// years 1 to 9999 where it is outside; zero where it does not say.
+	CreatedAt time.Time
+	Refs      []record.Ref // what it refers to, each path and target once, in the record's order
 	// Filter has, for each property by which a list query filters and that the
 	// record has, its [record.FilterTerm]: a string, or a []string if the
 	// property is an array. Never nil.

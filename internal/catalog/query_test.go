@@ -177,3 +177,21 @@ func TestSchemaView(t *testing.T) {
 	assert.Equal(t, "pub.layers.defs#fragmentSelector", selector.Variants[0].Def)
 	assert.Nil(t, s.Property("nothing"))
 }
+
+// The documentation of the endpoints is made of these.
+func TestDescriptions(t *testing.T) {
+	t.Parallel()
+	for _, collection := range load(t).Collections() {
+		assert.NotEmpty(t, collection.Description, collection.NSID)
+		assert.Equal(t, collection.Description, collection.Schema.Description)
+		for _, p := range collection.Schema.Properties {
+			assert.NotEmpty(t, p.Description+p.Schema.Description, "%s.%s", collection.NSID, p.Name)
+		}
+	}
+	for _, q := range load(t).Queries() {
+		assert.NotEmpty(t, q.Description, q.NSID)
+		for _, p := range q.Params {
+			assert.NotEmpty(t, p.Description, "%s %s", q.NSID, p.Name)
+		}
+	}
+}
