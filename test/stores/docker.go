@@ -28,12 +28,16 @@ var containers = map[string]container{
 	"neo4j":         {"LAYERS_NEO4J_PORT", "bolt://127.0.0.1:%d"},
 }
 
-// engineAnswers says whether a Docker engine is there.
+// engineAnswers says whether a Docker engine is there, and the compose command.
 func engineAnswers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := ourselves.Run(ctx, exec.Command("docker", "info", "--format", "{{.ServerVersion}}"))
-	return err == nil
+	for _, args := range [][]string{{"info", "--format", "{{.ServerVersion}}"}, {"compose", "version"}} {
+		if _, err := ourselves.Run(ctx, exec.Command("docker", args...)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // compose is a project of its own of docker-compose.yml, apart from the developer's.

@@ -208,11 +208,11 @@ func TestContainers(t *testing.T) {
 	text, err := os.ReadFile(calls)
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	require.Len(t, lines, 3, "info, up, down: %s", text)
-	require.Contains(t, lines[1], "up --detach --wait redis neo4j redis="+redis.Port()+" neo4j="+neo4j.Port())
+	require.Len(t, lines, 4, "info, version, up, down: %s", text)
+	require.Contains(t, lines[2], "up --detach --wait redis neo4j redis="+redis.Port()+" neo4j="+neo4j.Port())
 	project := func(line string) string { return strings.Fields(line[strings.Index(line, "--project-name"):])[1] }
-	require.Contains(t, lines[2], "down --volumes")
-	require.Equal(t, project(lines[1]), project(lines[2]), "what is stopped is what was started")
+	require.Contains(t, lines[3], "down --volumes")
+	require.Equal(t, project(lines[2]), project(lines[3]), "what is stopped is what was started")
 }
 
 func TestContainersAreOfTheSameReleases(t *testing.T) {
