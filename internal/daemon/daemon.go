@@ -121,7 +121,7 @@ func (p *Process) Ready(ctx context.Context, timeout time.Duration, probe func(c
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s ended before it was ready (%v); the end of its log:\n%s", p.spec.Path, p.err, p.Tail())
+			return fmt.Errorf("%s ended before it was ready (%s); the end of its log:\n%s", p.spec.Path, p.cmd.ProcessState, p.Tail())
 		case <-limited.Done():
 			if ctx.Err() != nil {
 				return fmt.Errorf("wait for %s: %w", p.spec.Path, ctx.Err())

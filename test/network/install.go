@@ -55,11 +55,11 @@ var ourselves *daemon.Account
 func findNode(ctx context.Context) (string, error) {
 	out, err := ourselves.Run(ctx, exec.Command("node", "--print", "process.version + ' ' + process.execPath"))
 	if err != nil {
-		return "", fmt.Errorf("Node.js %s with npm is needed: %w", node, err)
+		return "", fmt.Errorf("the network's servers need Node.js %s with npm: %w", node, err)
 	}
 	version, path, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
 	if !strings.HasPrefix(version, "v"+node+".") {
-		return "", fmt.Errorf("Node.js %s is needed, and the node on the PATH is %s", node, version)
+		return "", fmt.Errorf("the network's servers need Node.js %s, and the node on the PATH is %s", node, version)
 	}
 	return path, nil
 }

@@ -80,7 +80,7 @@ func (up *stores) startContainers(ctx context.Context, wanted []store) error {
 	}
 	up.stops = append(up.stops, func() error {
 		defer watcher.Dismiss()
-		_, err := c.run(context.Background(), down...)
+		_, err := c.run(context.WithoutCancel(ctx), down...)
 		return err
 	})
 	progress("starting containers: %s", strings.Join(services[3:], ", "))

@@ -21,11 +21,11 @@ func javaHome(ctx context.Context) (string, error) {
 	}
 	out, err := exec.CommandContext(ctx, program, "-XshowSettings:properties", "-version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("Java %d or later is needed for Elasticsearch and Neo4j: %w\n%s", javaVersion, err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("run Elasticsearch and Neo4j with Java %d or later: %w\n%s", javaVersion, err, bytes.TrimSpace(out))
 	}
 	home, version := property(out, "java.home"), property(out, "java.specification.version")
 	if number, err := strconv.Atoi(version); err != nil || number < javaVersion {
-		return "", fmt.Errorf("Java %d or later is needed for Elasticsearch and Neo4j; %s is version %s", javaVersion, program, version)
+		return "", fmt.Errorf("run Elasticsearch and Neo4j with Java %d or later: %s is version %s", javaVersion, program, version)
 	}
 	if home == "" {
 		return "", errors.New("java does not tell its home directory")

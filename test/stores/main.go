@@ -35,11 +35,9 @@ func main() {
 // run returns the command's exit code. An error means that the command was not
 // run, or that something could not be stopped after it.
 func run(args []string) (int, error) {
-	flags := flag.NewFlagSet("stores", flag.ContinueOnError)
+	flags := flag.NewFlagSet("stores", flag.ExitOnError)
 	only := flags.String("only", "", "comma-separated `names` of the stores to start; all four without it")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has told why
-	}
+	_ = flags.Parse(args)
 	if flags.NArg() == 0 {
 		return 0, errors.New("name the command to run: go run ./test/stores -- command args…")
 	}

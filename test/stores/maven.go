@@ -17,7 +17,7 @@ var mavenAlone sync.Mutex
 func maven(ctx context.Context, dir, goal string, properties ...string) error {
 	program, err := exec.LookPath("mvn")
 	if err != nil {
-		return errors.New("Maven (mvn), which gets Elasticsearch and Neo4j, is not on the PATH: install it, or set LAYERS_TEST_ELASTICSEARCH_URL and LAYERS_TEST_NEO4J_URL")
+		return errors.New("mvn (Maven), which gets Elasticsearch and Neo4j, is not on the PATH: install it, or set LAYERS_TEST_ELASTICSEARCH_URL and LAYERS_TEST_NEO4J_URL")
 	}
 	mavenAlone.Lock()
 	defer mavenAlone.Unlock()

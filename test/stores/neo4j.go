@@ -42,7 +42,7 @@ func startNeo4j(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer driver.Close(ctx)
+	defer func() { _ = driver.Close(ctx) }()
 	r, err := n.run(ctx, daemon.Spec{
 		Path: filepath.Join(java, "bin", "java"),
 		Args: []string{

@@ -26,7 +26,7 @@ func startRedis(ctx context.Context) (*running, error) {
 		return nil, err
 	}
 	client := redis.NewClient(options)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	r, err := n.run(ctx, daemon.Spec{
 		Path: program,
 		Args: []string{

@@ -41,7 +41,7 @@ type program struct {
 func newProgram(t *testing.T, args ...string) *program {
 	t.Helper()
 	p := &program{Cmd: exec.Command(os.Args[0], args...), temp: openDir(t)}
-	p.Cmd.Stderr = &p.stderr
+	p.Stderr = &p.stderr
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "LAYERS_TEST_") {
 			p.Env = append(p.Env, v)

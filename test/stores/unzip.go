@@ -15,7 +15,7 @@ func unzip(archive, dir string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", archive, err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	for _, f := range r.File {
 		if !filepath.IsLocal(f.Name) {
 			return fmt.Errorf("unpack %s: %q leads out of the archive", archive, f.Name)
