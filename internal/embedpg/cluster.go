@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -20,7 +21,7 @@ import (
 )
 
 // lockWait is how long a server that is just shutting down may hold a cluster.
-const lockWait = 10 * time.Second
+const lockWait = stopTime + 10*time.Second
 
 // cluster is a directory with all that one server keeps: data, the files of
 // PostgreSQL itself; password, of the superuser; lock, held while the server runs.
@@ -36,7 +37,7 @@ func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
 
 // openCluster takes the directory for one server, and makes the cluster in it
 // where it has none yet.
-func openCluster(ctx context.Context, dir, programs string, account *daemon.Account) (*cluster, error) {
+func openCluster(ctx context.Context, dir, programs string, account *daemon.Account, logger *slog.Logger) (*cluster, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func openCluster(ctx context.Context, dir, programs string, account *daemon.Acco
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	c := &cluster{dir: dir, programs: programs, account: account}
-	if c.lock, err = lock(ctx, filepath.Join(dir, "lock")); err != nil {
+	if c.lock, err = lock(ctx, filepath.Join(dir, "lock"), logger); err != nil {
 		return nil, err
 	}
 	if err := c.prepare(ctx); err != nil {
@@ -129,17 +130,20 @@ func (c *cluster) arguments(port int, parameters map[string]string) []string {
 // lock takes the lock file, and waits while a server that was left alone shuts
 // down. The server inherits the open file, so the lock is held as long as it or
 // a process of its own lives, whatever became of the program that started it.
-func lock(ctx context.Context, path string) (*os.File, error) {
+func lock(ctx context.Context, path string, logger *slog.Logger) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the data directory's lock: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	for {
+	for told := false; ; told = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return f, nil
+		}
+		if !told {
+			logger.InfoContext(ctx, "another server uses the data directory: waiting for its end", "directory", filepath.Dir(path))
 		}
 		select {
 		case <-ctx.Done():

@@ -90,7 +90,7 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.cluster, err = openCluster(ctx, dir, programs, account); err != nil {
+	if s.cluster, err = openCluster(ctx, dir, programs, account, logger); err != nil {
 		return nil, err
 	}
 	if err := s.run(ctx, cfg); err != nil {
@@ -102,9 +102,12 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 
 // run starts the server process and waits until it answers.
 func (s *Server) run(ctx context.Context, cfg Config) error {
-	port, err := freePort(cfg.Port)
-	if err != nil {
-		return err
+	port := cfg.Port
+	if port == 0 {
+		var err error
+		if port, err = daemon.FreePort(); err != nil {
+			return err
+		}
 	}
 	s.url = (&url.URL{
 		Scheme:   "postgres",
@@ -113,7 +116,7 @@ func (s *Server) run(ctx context.Context, cfg Config) error {
 		Path:     superuser,
 		RawQuery: "sslmode=disable",
 	}).String()
-	s.process, err = daemon.Start(daemon.Spec{
+	process, err := daemon.Start(daemon.Spec{
 		Path:    filepath.Join(s.cluster.programs, "bin", "postgres"),
 		Args:    s.cluster.arguments(port, cfg.Parameters),
 		Dir:     s.cluster.data(),
@@ -128,7 +131,8 @@ func (s *Server) run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return s.process.Ready(ctx, startTime, func(ctx context.Context) error {
+	s.process = process
+	return process.Ready(ctx, startTime, func(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, s.url)
 		if err != nil {
 			return err
@@ -169,13 +173,4 @@ func (s *Server) close() error {
 		errs = append(errs, os.RemoveAll(s.throwOut))
 	}
 	return errors.Join(errs...)
-}
-
-// freePort is port if that is not zero, else one that nobody listens on.
-func freePort(port int) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }

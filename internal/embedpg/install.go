@@ -13,6 +13,7 @@ import (
 	embedded "github.com/fergusstrange/embedded-postgres"
 
 	"github.com/layers-pub/layers-appview/internal/cache"
+	"github.com/layers-pub/layers-appview/internal/daemon"
 )
 
 // Version is the PostgreSQL that runs.
@@ -47,7 +48,7 @@ func fetch(dir, scratch string) error {
 	if err := os.WriteFile(filepath.Join(noData, "PG_VERSION"), []byte("17\n"), 0o600); err != nil {
 		return err
 	}
-	port, err := freePort(0)
+	port, err := daemon.FreePort()
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (up *stores) startContainers(ctx context.Context, wanted []store) error {
 	}
 	services := []string{"up", "--detach", "--wait"}
 	for _, s := range wanted {
-		port, err := freePort()
+		port, err := daemon.FreePort()
 		if err != nil {
 			return err
 		}

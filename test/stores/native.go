@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,7 +27,7 @@ func newNative(name string) (*native, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := daemon.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +69,4 @@ func (n *native) run(ctx context.Context, spec daemon.Spec, timeout time.Duratio
 		return nil, errors.Join(err, stop())
 	}
 	return &running{stop: stop, done: process.Done(), log: process.Tail}, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
