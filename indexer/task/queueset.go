@@ -32,9 +32,9 @@ func newQueueSet(client redis.UniversalClient, target record.Target) *queueSet {
 	}
 }
 
-// room is how many tasks may be enqueued until there are limit of them. Between
-// two counts nothing is known of tasks that are finished, so they are counted
-// again when there seems to be no room.
+// room is how many tasks may be enqueued until limit of them wait. Between two
+// counts nothing is known of tasks that were taken, so they are counted again
+// when there seems to be no room.
 func (s *queueSet) room(ctx context.Context, limit int) (int, error) {
 	if !s.counted || s.size >= limit {
 		if err := s.count(ctx); err != nil {
@@ -44,7 +44,8 @@ func (s *queueSet) room(ctx context.Context, limit int) (int, error) {
 	return max(limit-s.size, 0), nil
 }
 
-// count takes stock of the tasks in Redis, waiting or worked on.
+// count takes stock of the tasks that wait in Redis. Those worked on do not
+// count: the workers bound them, and of a killed worker they stay for minutes.
 func (s *queueSet) count(ctx context.Context) error {
 	known, err := s.inspector.Queues()
 	if err != nil {
@@ -60,7 +61,7 @@ func (s *queueSet) count(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("counting tasks in redis: %w", err)
 		}
-		size += info.Pending + info.Active + info.Retry + info.Scheduled
+		size += info.Pending + info.Retry + info.Scheduled
 	}
 	s.size, s.counted = size, true
 	return ctx.Err()

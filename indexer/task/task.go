@@ -33,7 +33,7 @@ type Config struct {
 	Logger   *slog.Logger
 
 	BatchSize   int           // records in a task; 256
-	InFlight    int           // tasks that a target may have in Redis at a time; 32
+	InFlight    int           // tasks of a target that may wait in Redis at a time; 32
 	Lease       time.Duration // for which a dispatched row is not dispatched again; 1 min
 	Idle        time.Duration // longest wait between two looks at an empty outbox; 200 ms
 	Concurrency int           // tasks that one process works on at a time, for each target; 4
