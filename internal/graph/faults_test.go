@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/graph"
@@ -23,6 +24,7 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	left     atomic.Int64
+	hold     chan struct{} // where set, nothing is cut off but held back until it closes
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -77,7 +79,10 @@ func (p *proxy) serve() {
 func (p *proxy) counted(out io.Writer) io.Writer {
 	return writerFunc(func(b []byte) (int, error) {
 		if p.left.Add(-int64(len(b))) < 0 {
-			return 0, io.ErrShortWrite
+			if p.hold == nil {
+				return 0, io.ErrShortWrite
+			}
+			<-p.hold
 		}
 		return out.Write(b)
 	})
@@ -197,26 +202,95 @@ func TestLargeWriteThatBreaksOff(t *testing.T) {
 	cfg := graphtest.Config(t)
 	direct := graphtest.Open(t, cfg)
 	require.NoError(t, direct.Ensure(t.Context()))
-	write(t, direct, layerOf("a", 1, 7000))
-	broken := layerOf("a", 100, 11_000) // some 2 MB on the wire
-	partly := 0
-	for i, next := range []graph.Subgraph{
-		layerOf("a", 1, 7000), layerOf("a", 2, 9000), layerOf("a", 3, 4), edgeSet("a", 4, 6000), deletion("a", 5), layerOf("a", 6, 8000),
+	// Bytes on the wire: for cutting a write off while it deletes, and after the
+	// first new edges are committed.
+	deleting := []int64{3000, 4000, 5000, 6000, 7000, 8000}
+	layerMaking, setMaking := []int64{2_500_000}, []int64{6_000_000}
+	for i, c := range []struct {
+		before, broken, after graph.Subgraph
+		cuts                  []int64
+	}{
+		{layerOf("a", 1, 6000), edgeSet("a", 9, 12_000), subgraph("a", 2), deleting},
+		{edgeSet("a", 1, 6000), layerOf("a", 9, 20_000), subgraph("a", 2), deleting},
+		{layerOf("a", 1, 6000), layerOf("a", 9, 20_000), layerOf("a", 1, 6000), deleting}, // the same again, though it had been there
+		{layerOf("a", 1, 10), edgeSet("a", 9, 12_000), subgraph("a", 2), setMaking},
+		{edgeSet("a", 1, 10), layerOf("a", 9, 20_000), deletion("a", 2), layerMaking},
+		{deletion("a", 1), layerOf("a", 9, 20_000), edgeSet("a", 2, 6000), layerMaking},
+		{subgraph("b", 1), layerOf("a", 9, 20_000), subgraph("a", 2), layerMaking}, // a is new
 	} {
-		for part := range int64(3) {
+		write(t, direct, c.before)
+		before := len(c.before.Edges)
+		n := 0
+		for _, cut := range c.cuts {
 			client, p := between(t, cfg)
-			p.left.Store(2000 + part*500_000 + int64(i)*40_000)
-			got := failures(t, client.Write(t.Context(), []graph.Subgraph{broken}))
+			p.left.Store(cut)
+			got := failures(t, client.Write(t.Context(), []graph.Subgraph{c.broken}))
 			require.True(t, got[0].Retryable, "%v", got[0].Err)
-			if n := len(get(t, direct, "a").Edges); n > 0 && n < len(broken.Edges) {
-				partly++
+			if n = totalEdges(t, cfg); n > 0 && n != before {
+				break
 			}
 		}
-		write(t, direct, next)
+		require.NotEqual(t, before, n, "case %d was not cut off in the middle", i)
+		require.NotZero(t, n, "case %d was not cut off in the middle", i)
+		require.NotEqualValues(t, 9, get(t, direct, "a").Version)
+		if i == 6 {
+			require.True(t, get(t, direct, "a").Dangling)
+		}
+
+		write(t, direct, c.after)
 		stored := get(t, direct, "a")
-		require.Equal(t, next.Version, stored.Version)
-		require.Equal(t, next.Deleted, stored.Dangling)
-		require.Equal(t, next.Edges, byOrdinal(edges(t, direct, "a")))
+		require.Equal(t, c.after.Version, stored.Version)
+		require.Equal(t, c.after.Deleted, stored.Dangling)
+		require.Equal(t, c.after.Edges, byOrdinal(edges(t, direct, "a")))
+		write(t, direct, deletion("b", 2))
+		require.Equal(t, len(c.after.Edges), totalEdges(t, cfg), "case %d left edges behind", i)
+		require.NoError(t, direct.Wipe(t.Context()))
 	}
-	require.Positive(t, partly, "no write was cut off between its transactions")
+}
+
+// Of two writers of one large record, the one that comes later takes over.
+func TestLargeWriteIsOvertaken(t *testing.T) {
+	t.Parallel()
+	cfg := graphtest.Config(t)
+	require.NoError(t, graphtest.Open(t, cfg).Ensure(t.Context()))
+	slow, slowly := between(t, cfg)
+	quick, quickly := between(t, cfg)
+	require.NoError(t, quick.Ping(t.Context())) // connects
+	slowly.hold = make(chan struct{})
+	slowly.left.Store(500_000) // in the first of four transactions with edges
+	var slowErr, quickErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { slowErr = slow.Write(t.Context(), []graph.Subgraph{edgeSet("a", 1, 20_000)}) })
+	waitFor(t, func() bool { return slowly.left.Load() < 0 })
+	start := quickly.left.Load()
+	wg.Go(func() { quickErr = quick.Write(t.Context(), []graph.Subgraph{layerOf("a", 2, 12_000)}) })
+	waitFor(t, func() bool { return start-quickly.left.Load() > 300 }) // it waits for the node's lock
+	close(slowly.hold)
+	wg.Wait()
+	require.NoError(t, quickErr)
+	require.ErrorContains(t, slowErr, "another writer")
+	require.True(t, failures(t, slowErr)[0].Retryable)
+	require.EqualValues(t, 2, get(t, quick, "a").Version)
+	require.Equal(t, 12_000, totalEdges(t, cfg))
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	require.Eventually(t, done, time.Minute, time.Millisecond)
+}
+
+// totalEdges is the number of all edges in a space, whether a record knows of them or not.
+func totalEdges(t *testing.T, cfg graph.Config) int {
+	t.Helper()
+	driver, err := neo4j.NewDriverWithContext(cfg.URL, neo4j.NoAuth())
+	if cfg.User != "" {
+		driver, err = neo4j.NewDriverWithContext(cfg.URL, neo4j.BasicAuth(cfg.User, cfg.Password, ""))
+	}
+	require.NoError(t, err)
+	defer driver.Close(t.Context())
+	result, err := neo4j.ExecuteQuery(t.Context(), driver, "MATCH (n)-[e]->() WHERE n.key STARTS WITH $space RETURN count(e)",
+		map[string]any{"space": "~" + cfg.Space + "/"}, neo4j.EagerResultTransformer)
+	require.NoError(t, err)
+	n, _ := result.Records[0].Values[0].(int64)
+	return int(n)
 }
