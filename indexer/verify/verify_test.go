@@ -177,19 +177,23 @@ func TestAlteredEventsAreRefused(t *testing.T) {
 		alter func(*comatproto.SyncSubscribeRepos_Commit)
 		want  verify.Reason
 	}{
-		"too big flag":         {func(m *comatproto.SyncSubscribeRepos_Commit) { m.TooBig = true }, verify.Malformed},
-		"rebase flag":          {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rebase = true }, verify.Malformed},
-		"other repo":           {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Repo = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa" }, verify.Malformed},
-		"repo is no DID":       {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Repo = "amara.test" }, verify.Malformed},
-		"other rev":            {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rev = "3jzfcijpj2z2a" }, verify.Malformed},
-		"future rev":           {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rev = string(syntax.NewTIDFromTime(time.Now().Add(time.Hour), 0)) }, verify.Future},
-		"rev is no TID":        {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rev = "today" }, verify.Malformed},
-		"since is no TID":      {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Since = text("before") }, verify.Malformed},
-		"time is none":         {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Time = "now" }, verify.Malformed},
-		"other commit":         {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Commit = other }, verify.Malformed},
-		"other prevData":       {func(m *comatproto.SyncSubscribeRepos_Commit) { m.PrevData = &other }, verify.Tree},
-		"no prevData":          {func(m *comatproto.SyncSubscribeRepos_Commit) { m.PrevData = nil }, verify.Malformed},
-		"too many ops":         {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Ops = make([]*comatproto.SyncSubscribeRepos_RepoOp, verify.MaxOps+1) }, verify.Limit},
+		"too big flag":   {func(m *comatproto.SyncSubscribeRepos_Commit) { m.TooBig = true }, verify.Malformed},
+		"rebase flag":    {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rebase = true }, verify.Malformed},
+		"other repo":     {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Repo = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa" }, verify.Malformed},
+		"repo is no DID": {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Repo = "amara.test" }, verify.Malformed},
+		"other rev":      {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rev = "3jzfcijpj2z2a" }, verify.Malformed},
+		"future rev": {func(m *comatproto.SyncSubscribeRepos_Commit) {
+			m.Rev = string(syntax.NewTIDFromTime(time.Now().Add(time.Hour), 0))
+		}, verify.Future},
+		"rev is no TID":   {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Rev = "today" }, verify.Malformed},
+		"since is no TID": {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Since = text("before") }, verify.Malformed},
+		"time is none":    {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Time = "now" }, verify.Malformed},
+		"other commit":    {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Commit = other }, verify.Malformed},
+		"other prevData":  {func(m *comatproto.SyncSubscribeRepos_Commit) { m.PrevData = &other }, verify.Tree},
+		"no prevData":     {func(m *comatproto.SyncSubscribeRepos_Commit) { m.PrevData = nil }, verify.Malformed},
+		"too many ops": {func(m *comatproto.SyncSubscribeRepos_Commit) {
+			m.Ops = make([]*comatproto.SyncSubscribeRepos_RepoOp, verify.MaxOps+1)
+		}, verify.Limit},
 		"null op":              {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Ops = append(m.Ops, nil) }, verify.Malformed},
 		"unknown action":       {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Ops[0].Action = "upsert" }, verify.Malformed},
 		"path without rkey":    {func(m *comatproto.SyncSubscribeRepos_Commit) { m.Ops[0].Path = string(note) }, verify.Malformed},
