@@ -138,13 +138,13 @@ func (s *Server) routes(queries *xrpc.Service, id identity, m *measures) http.Ha
 	e.Logger.SetOutput(discard{})
 	e.HTTPErrorHandler = xrpc.ErrorHandler(s.logger)
 	e.IPExtractor = clientAddress(s.cfg.TrustedProxies)
-	e.Pre(requestID)
 	e.Use(
+		requestID,
 		observe(s.logger, m),
 		recoverPanics,
 		middleware.CORSWithConfig(middleware.CORSConfig{
 			AllowMethods:  []string{http.MethodGet, http.MethodHead},
-			ExposeHeaders: []string{echo.HeaderXRequestID, "ETag", echo.HeaderRetryAfter},
+			ExposeHeaders: []string{echo.HeaderXRequestID, xrpc.HeaderETag, echo.HeaderRetryAfter},
 			MaxAge:        int((24 * time.Hour).Seconds()),
 		}),
 		middleware.BodyLimit(maxBody),

@@ -88,12 +88,15 @@ func appendPage(b []byte, items string, records []record.Record, cursor string, 
 	return append(b, '}')
 }
 
+// HeaderETag is the name of the header in the form that net/http keeps it.
+const HeaderETag = "Etag"
+
 // unchanged labels the answer with the record's CID, and tells whether that is
 // what the client already has. The tag is weak, since the same record may go out
 // compressed or not.
 func unchanged(c echo.Context, cid syntax.CID) bool {
 	tag := `W/"` + string(cid) + `"`
-	c.Response().Header().Set("ETag", tag)
+	c.Response().Header().Set(HeaderETag, tag)
 	return matches(c.Request().Header.Values("If-None-Match"), tag)
 }
 

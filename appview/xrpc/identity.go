@@ -3,6 +3,7 @@ package xrpc
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -99,7 +100,7 @@ func (h *handles) ask(ctx context.Context, handle syntax.Handle) (syntax.DID, er
 
 // uri gives an AT-URI whose authority is a handle the DID instead.
 func (h *handles) uri(ctx context.Context, parameter string, uri syntax.ATURI) (syntax.ATURI, error) {
-	authority := uri.Authority()
+	authority, _, _ := splitURI(uri)
 	if authority.IsDID() {
 		return uri, nil
 	}
@@ -107,9 +108,5 @@ func (h *handles) uri(ctx context.Context, parameter string, uri syntax.ATURI) (
 	if err != nil {
 		return "", err
 	}
-	resolved := "at://" + string(did)
-	if path := uri.Path(); path != "" {
-		resolved += "/" + path
-	}
-	return syntax.ATURI(resolved), nil
+	return syntax.ATURI("at://" + string(did) + strings.TrimPrefix(string(uri), "at://"+string(authority))), nil
 }

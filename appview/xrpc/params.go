@@ -106,11 +106,11 @@ func checked(p catalog.Param, value string) (string, bool) {
 }
 
 // wellFormed checks a text against a string format of the lexicon language.
-func wellFormed(format, value string) (ok bool) {
+func wellFormed(format, value string) bool {
 	var err error
 	switch format {
 	case "at-uri":
-		_, err = syntax.ParseATURI(value)
+		return validURI(value)
 	case "at-identifier":
 		_, err = syntax.ParseAtIdentifier(value)
 	case "did":

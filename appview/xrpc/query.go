@@ -40,16 +40,12 @@ type target struct {
 // target reads the parameter uri, whose repository may be given by handle.
 func (s *Service) target(ctx context.Context, args *arguments) (target, error) {
 	text, _ := args.text("uri")
-	uri := syntax.ATURI(text)
-	if uri.RecordKey() == "" {
+	repo, collection, rkey := splitURI(syntax.ATURI(text))
+	if rkey == "" {
 		return target{}, invalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", quote(text))
 	}
-	resolved, err := s.handles.uri(ctx, "uri", uri)
-	if err != nil {
-		return target{}, err
-	}
-	key, err := record.ParseKey(resolved)
-	return target{key, resolved != uri}, err
+	did, err := s.handles.did(ctx, "uri", repo)
+	return target{record.Key{DID: did, Collection: collection, Rkey: rkey}, repo.IsHandle()}, err
 }
 
 // answerRecord looks a record up and sends what fill makes of it, or missing, the

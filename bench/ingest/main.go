@@ -1,0 +1,155 @@
+// Command ingest measures the way of a record: from the socket to PostgreSQL,
+// Elasticsearch and Neo4j, as verified commits and records a second, with the CPU
+// time and the memory that it takes.
+//
+//	go run ./test/stores -- go run ./bench/ingest
+//
+// It records streams of signed commits first, in the cache, so that signing is not
+// measured. Then it serves one from a process of its own, runs the real `layers
+// indexer` over it against the four real stores, each time in a fresh part of
+// them, and watches from outside. Next to the rates stand the bare limits of the
+// same minute on the same machine: see limits.go. bench/README.md tells how to read
+// the table.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	runs     int
+	only     string
+	modes    string
+	scale    float64
+	limits   bool
+	json     string
+	profiles string
+	program  string
+	verbose  bool
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.runs, "runs", 1, "how often each measurement is made; the table shows the median, and the least in brackets")
+	flag.StringVar(&o.only, "only", "single,hundred,large", "comma-separated `streams`: single, hundred, large, relay")
+	flag.StringVar(&o.modes, "modes", "apart,together", "apart: the line alone, and the workers after it; together: both at once")
+	flag.Float64Var(&o.scale, "scale", 1, "size of the streams, as a factor")
+	flag.BoolVar(&o.limits, "limits", true, "measure the bare limits too")
+	flag.StringVar(&o.json, "json", "", "`file` to write everything to that was measured")
+	flag.StringVar(&o.profiles, "profiles", "", "`directory` to write CPU and heap profiles of the indexer to")
+	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
+	flag.BoolVar(&o.verbose, "v", false, "say what is being done")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/ingest:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	servers, err := serversFromEnvironment()
+	if err != nil {
+		return err
+	}
+	if o.program == "" {
+		dir, err := os.MkdirTemp("", "layers-bench-")
+		if err != nil {
+			return fmt.Errorf("make a directory for the program: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		o.program = filepath.Join(dir, "layers")
+		if err := buildProgram(ctx, o.program); err != nil {
+			return err
+		}
+	}
+	b := &bench{options: o, servers: servers, watch: findStores(servers)}
+	if b.warmUp, err = b.record(ctx, "warm"); err != nil {
+		return err
+	}
+	report := report{At: time.Now().UTC().Truncate(time.Second), Machine: describeMachine(), Runs: o.runs}
+	for _, name := range strings.Split(o.only, ",") {
+		measured, err := b.measureStream(ctx, name)
+		if err != nil {
+			return fmt.Errorf("stream %q: %w", name, err)
+		}
+		report.Streams = append(report.Streams, measured)
+	}
+	report.Limits = b.limits
+	report.print(os.Stdout)
+	if o.json != "" {
+		return report.save(o.json)
+	}
+	return nil
+}
+
+func buildProgram(ctx context.Context, path string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "github.com/layers-pub/layers-appview/cmd/layers")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build layers: %w\n%s", err, output)
+	}
+	return nil
+}
+
+// bench is one run of this program.
+type bench struct {
+	options
+	servers servers
+	watch   storeProcesses
+	warmUp  recording
+	limits  *limits // measured once, after the first run that has filled all stores
+}
+
+func (b *bench) say(format string, args ...any) {
+	if b.verbose {
+		fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+	}
+}
+
+// measureStream runs each mode as often as was asked for.
+func (b *bench) measureStream(ctx context.Context, name string) (stream, error) {
+	s := stream{Name: name}
+	recorded, err := b.record(ctx, name)
+	if err != nil {
+		return s, err
+	}
+	s.Facts = recorded.facts
+	for i := range b.runs {
+		for _, mode := range strings.Split(b.modes, ",") {
+			b.say("%s, %s, run %d of %d", name, mode, i+1, b.runs)
+			result, err := b.measure(ctx, recorded, mode)
+			if err != nil {
+				return s, fmt.Errorf("%s: %w", mode, err)
+			}
+			s.Results = append(s.Results, result)
+		}
+	}
+	return s, nil
+}
+
+// measure makes one run in a fresh part of the stores.
+func (b *bench) measure(ctx context.Context, recorded recording, mode string) (result, error) {
+	fresh, err := openScratch(ctx, b.servers)
+	if err != nil {
+		return result{}, err
+	}
+	m := &measurement{bench: b, scratch: fresh, recording: recorded, result: result{Mode: mode}}
+	err = m.run(ctx)
+	if err == nil && b.options.limits && b.limits == nil {
+		b.say("bare limits")
+		b.limits, err = measureLimits(ctx, fresh, b.program)
+	}
+	return m.result, errors.Join(err, fresh.drop())
+}

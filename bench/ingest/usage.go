@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What processes use is read from /proc; where there is none, as on macOS, the
+// figures are zero.
+
+// ticks is how many a second /proc counts CPU time in, on every Linux there is.
+const ticks = 100
+
+// storeProcesses are the process that listens for each store, by the store's name.
+type storeProcesses map[string]int
+
+// findStores finds the stores that run natively on this machine.
+func findStores(on servers) storeProcesses {
+	found := storeProcesses{}
+	for name, address := range map[string]string{"postgresql": on.database, "redis": on.redis, "elasticsearch": on.elasticsearch, "neo4j": on.neo4j} {
+		u, err := url.Parse(address)
+		if err != nil {
+			continue
+		}
+		if pid := listener(u.Port()); pid != 0 {
+			found[name] = pid
+		}
+	}
+	return found
+}
+
+// listener is the process that listens on a TCP port, or 0.
+func listener(port string) int {
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return 0
+	}
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		raw, err := os.ReadFile(table)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(raw)) {
+			f := strings.Fields(line)
+			const listening = "0A"
+			if len(f) > 9 && f[3] == listening && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {
+				if pid := owner("socket:[" + f[9] + "]"); pid != 0 {
+					return pid
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// owner is the first process that has a file open. Of a server that forks, as
+// PostgreSQL, that is the parent.
+func owner(file string) int {
+	opened, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	var pids []int
+	for _, fd := range opened {
+		if target, err := os.Readlink(fd); err == nil && target == file {
+			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 {
+		return 0
+	}
+	return slices.Min(pids)
+}
+
+// usage is CPU time in seconds, counted from some point in the past.
+type usage struct {
+	at      time.Time
+	indexer float64
+	stores  map[string]float64
+	rest    float64 // of this program and of the one that serves the stream
+	machine float64 // of all processes
+}
+
+// usageOf takes the present figures. The indexer may be 0, for none.
+func (w storeProcesses) usageOf(indexer, host int) usage {
+	u := usage{at: time.Now(), stores: map[string]float64{}, machine: machineCPU()}
+	children := childCPU()
+	for name, pid := range w {
+		own, ended := processCPU(pid)
+		u.stores[name] = own + ended + children[pid]
+	}
+	u.indexer, _ = processCPU(indexer)
+	own, _ := processCPU(os.Getpid())
+	served, _ := processCPU(host)
+	u.rest = own + served
+	return u
+}
+
+// spent is CPU time between two moments, in seconds.
+type spent struct {
+	Seconds float64            `json:"seconds"`
+	Indexer float64            `json:"indexer"`
+	Stores  map[string]float64 `json:"stores"`
+	Rest    float64            `json:"benchmark"` // serving the stream, and watching
+	Others  float64            `json:"others"`    // whatever else the machine did
+}
+
+func (u usage) since(before usage) spent {
+	s := spent{Seconds: u.at.Sub(before.at).Seconds(), Indexer: u.indexer - before.indexer, Rest: u.rest - before.rest, Stores: map[string]float64{}}
+	ours := s.Indexer + s.Rest
+	for name, seconds := range u.stores {
+		s.Stores[name] = seconds - before.stores[name]
+		ours += s.Stores[name]
+	}
+	s.Others = max(0, u.machine-before.machine-ours)
+	return s
+}
+
+// processCPU is the time of a process, and of its children that have ended.
+func processCPU(pid int) (own, ended float64) {
+	f := statFields(pid)
+	if len(f) < 15 {
+		return 0, 0
+	}
+	return (number(f[11]) + number(f[12])) / ticks, (number(f[13]) + number(f[14])) / ticks
+}
+
+// childCPU is the time of all living processes by their parent.
+func childCPU() map[int]float64 {
+	sums := map[int]float64{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if f := statFields(pid); len(f) >= 15 {
+			parent, _ := strconv.Atoi(f[1])
+			sums[parent] += (number(f[11]) + number(f[12])) / ticks
+		}
+	}
+	return sums
+}
+
+// statFields are those of /proc/PID/stat after the name: the state, the parent, ...
+func statFields(pid int) []string {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+}
+
+func number(s string) float64 {
+	n, _ := strconv.ParseFloat(s, 64)
+	return n
+}
+
+func machineCPU() float64 {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	f := strings.Fields(line)
+	if len(f) < 9 {
+		return 0
+	}
+	user, nice, system, irq, softirq, steal := f[1], f[2], f[3], f[6], f[7], f[8]
+	return (number(user) + number(nice) + number(system) + number(irq) + number(softirq) + number(steal)) / ticks
+}
+
+// peakMemory is the most that a process has had resident so far, in MiB.
+func peakMemory(pid int) float64 {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	for scanner := bufio.NewScanner(file); scanner.Scan(); {
+		if rest, ok := strings.CutPrefix(scanner.Text(), "VmHWM:"); ok {
+			return number(strings.Fields(rest)[0]) / 1024
+		}
+	}
+	return 0
+}
+
+// machine is where a report was made.
+type machine struct {
+	CPUs   int     `json:"cpus"`
+	CPU    string  `json:"cpu"`
+	Memory float64 `json:"memoryGiB"`
+	Kernel string  `json:"kernel"`
+	Go     string  `json:"go"`
+}
+
+func describeMachine() machine {
+	m := machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: runtime.GOARCH, Kernel: runtime.GOOS}
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(raw)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				m.CPU = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	if raw, err := os.ReadFile("/proc/meminfo"); err == nil {
+		if f := strings.Fields(string(raw)); len(f) > 1 {
+			m.Memory = number(f[1]) / (1 << 20)
+		}
+	}
+	if raw, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel += " " + strings.TrimSpace(string(raw))
+	}
+	return m
+}

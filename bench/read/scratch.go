@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5"
+	"github.com/multiformats/go-multihash"
+
+	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/fixture"
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+const (
+	collection   = syntax.NSID("pub.layers.expression.expression")
+	repositories = 50
+	batch        = 5000 // records a transaction
+)
+
+// makeScratch makes a database with that many expressions, spread evenly over the
+// repositories. It returns its URL and what drops it again.
+func makeScratch(ctx context.Context, admin string, records int) (address string, drop func() error, err error) {
+	name := "layers_bench_" + strings.ToLower(rand.Text())
+	if err := execute(ctx, admin, "CREATE DATABASE "+name); err != nil {
+		return "", nil, fmt.Errorf("make a scratch database: %w", err)
+	}
+	drop = func() error {
+		return execute(context.WithoutCancel(ctx), admin, "DROP DATABASE "+name+" WITH (FORCE)")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, drop())
+		}
+	}()
+	u, err := url.Parse(admin)
+	if err != nil {
+		return "", nil, fmt.Errorf("parse the database URL: %w", err)
+	}
+	u.Path = "/" + name
+	return u.String(), drop, fill(ctx, u.String(), records)
+}
+
+func execute(ctx context.Context, address, statement string) error {
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, statement)
+	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
+func fill(ctx context.Context, address string, records int) error {
+	c, err := catalog.Load()
+	if err != nil {
+		return fmt.Errorf("load the lexicons: %w", err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	if err := store.Migrate(ctx, address, partitions(c), logger); err != nil {
+		return err
+	}
+	pool, err := store.Open(ctx, store.Config{URL: address})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	writer := store.NewWriter(pool, nil, logger)
+	release, _, err := writer.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	maker := fixture.New(1)
+	for first := 0; first < records; first += batch {
+		changes, err := expressions(c, maker, first, min(first+batch, records))
+		if err != nil {
+			return err
+		}
+		if err := writer.Apply(ctx, store.Batch{Changes: changes}); err != nil {
+			return err
+		}
+	}
+	return execute(ctx, address, "VACUUM ANALYZE")
+}
+
+// partitions are those that the catalog's lists need.
+func partitions(c *catalog.Catalog) []store.Partition {
+	columns := func(filters []catalog.Filter) (columns []store.Column) {
+		for _, f := range filters {
+			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
+		}
+		return columns
+	}
+	var all []store.Partition
+	for _, collection := range c.Collections() {
+		p := store.Partition{Collection: collection.NSID}
+		for _, l := range collection.Lists {
+			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// expressions makes the records numbered from first up to before end.
+func expressions(c *catalog.Catalog, maker *fixture.Maker, first, end int) ([]store.Change, error) {
+	var changes []store.Change
+	for i := first; i < end; i++ {
+		key := record.Key{
+			DID:        syntax.DID(fmt.Sprintf("did:plc:bench%019d", i%repositories)),
+			Collection: collection,
+			Rkey:       syntax.RecordKey(syntax.NewTID(1_700_000_000_000_000+int64(i), 0)),
+		}
+		block, err := atdata.MarshalCBOR(maker.Record(collection))
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", key, err)
+		}
+		checked, err := c.Check(key, block)
+		if err != nil {
+			return nil, fmt.Errorf("check %s: %w", key, err)
+		}
+		id, err := cid.NewPrefixV1(cid.DagCBOR, multihash.SHA2_256).Sum(block)
+		if err != nil {
+			return nil, fmt.Errorf("hash %s: %w", key, err)
+		}
+		changes = append(changes, store.Change{
+			Action: record.Create, Key: key, CID: syntax.CID(id.String()), Rev: syntax.TID(key.Rkey),
+			JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter,
+		})
+	}
+	return changes, nil
+}
