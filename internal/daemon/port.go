@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"syscall"
 )
 
 // FreePort returns a port of 127.0.0.1 that nobody listens on. It lies below those
@@ -12,6 +13,10 @@ import (
 // the server does.
 func FreePort() (int, error) {
 	const lowest, ports, tries = 20000, 12000, 100
+	// A child process forked while we listen would hold the port until it has
+	// become its program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	var err error
 	for range tries {
 		port := lowest + rand.IntN(ports)

@@ -13,7 +13,6 @@ import (
 	embedded "github.com/fergusstrange/embedded-postgres"
 
 	"github.com/layers-pub/layers-appview/internal/cache"
-	"github.com/layers-pub/layers-appview/internal/daemon"
 )
 
 // Version is the PostgreSQL that runs.
@@ -48,13 +47,9 @@ func fetch(dir, scratch string) error {
 	if err := os.WriteFile(filepath.Join(noData, "PG_VERSION"), []byte("17\n"), 0o600); err != nil {
 		return err
 	}
-	port, err := daemon.FreePort()
-	if err != nil {
-		return err
-	}
 	startErr := embedded.NewDatabase(embedded.DefaultConfig().
 		Version(Version).
-		Port(uint32(port)).
+		Port(0).
 		CachePath(filepath.Join(scratch, "download")).
 		RuntimePath(filepath.Join(scratch, "runtime")).
 		BinariesPath(dir).
