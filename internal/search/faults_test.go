@@ -54,6 +54,7 @@ func TestRefusedDocumentIsPermanentAndAlone(t *testing.T) {
 		document("syntax", 1, `{"count":`),
 		document("two", 1, `{}{}`),
 		document("deep", 1, deep),
+		document("name", 1, `{"":{}}`),
 		document("better", 1, `{"count":2}`),
 	})
 	got := failures(t, err)
@@ -63,8 +64,8 @@ func TestRefusedDocumentIsPermanentAndAlone(t *testing.T) {
 		require.False(t, f.Retryable, "%s: %v", f.Key, f.Err)
 		require.Less(t, len(f.Err.Error()), 700)
 	}
-	require.ElementsMatch(t, []string{"type", "syntax", "two", "deep"}, names)
-	require.Contains(t, err.Error(), "4 documents not written")
+	require.ElementsMatch(t, []string{"type", "syntax", "two", "deep", "name"}, names)
+	require.Contains(t, err.Error(), "5 documents not written")
 	require.Equal(t, map[string]int64{key("good").String(): 1, key("better").String(): 1}, scan(t, client))
 }
 

@@ -30,8 +30,10 @@ type Document struct {
 	CID       syntax.CID
 	CreatedAt time.Time // zero where the record claims none
 	IndexedAt time.Time
-	// Body is a JSON object in the form that the collection's mapping describes.
-	// A nil Body deletes the document.
+	// Body is a JSON object in the form that the collection's mapping describes. A
+	// nil Body deletes the document. In an object that the mapping describes, leave
+	// out members that it does not name: Elasticsearch refuses a document for member
+	// names that are blank or have a dot in the wrong place, even where it maps nothing.
 	Body json.RawMessage
 }
 
