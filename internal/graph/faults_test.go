@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -293,4 +294,21 @@ func totalEdges(t *testing.T, cfg graph.Config) int {
 	require.NoError(t, err)
 	n, _ := result.Records[0].Values[0].(int64)
 	return int(n)
+}
+
+// Deadlines that pass in the middle of a write must not use up the connections.
+func TestDeadlinesDoNotLeakConnections(t *testing.T) {
+	t.Parallel()
+	client := graphtest.New(t)
+	var all []graph.Subgraph
+	for i := range 300 {
+		all = append(all, layerOf(fmt.Sprint("r", i), 1, 10))
+	}
+	for i := range 60 { // the pool has 16
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
+		_ = client.Write(ctx, all)
+		cancel()
+	}
+	write(t, client, all...)
+	require.Len(t, scan(t, client), 300)
 }
