@@ -89,7 +89,7 @@ func (d *dev) run(ctx context.Context) error {
 		group.Go(func() error { return generate(ctx) })
 		group.Go(func() error { return d.indexer().Run(ctx) })
 		group.Go(func() error { return d.report(ctx) })
-		return d.startWorkers(ctx, group)
+		return d.work(ctx)
 	})
 }
 

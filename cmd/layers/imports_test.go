@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"internal/record":    {},
 	"internal/directory": {},
 	"internal/cache":     {},
-	"internal/daemon":    {},
+	"internal/daemon":    {"internal/cache"},
 	"internal/embedpg":   {"internal/cache", "internal/daemon"},
 	"indexer/firehose":   {},
 

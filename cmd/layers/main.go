@@ -54,7 +54,7 @@ func newApp(out, errOut io.Writer) *cli.Command {
 		ErrWriter: errOut,
 		Commands: []*cli.Command{
 			devCommand(), apiCommand(), indexerCommand(), workerCommand(),
-			migrateCommand(), reindexCommand(), deadLetterCommand(), simulateCommand(),
+			migrateCommand(), verifyCommand(), reindexCommand(), deadLetterCommand(), simulateCommand(),
 		},
 	}
 }

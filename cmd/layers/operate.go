@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/urfave/cli/v3"
 
+	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
@@ -51,12 +52,11 @@ func reindexCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "reindex",
 		Usage: "have projections written again from PostgreSQL",
-		Description: "Puts every record of the chosen collections into the outbox, behind what is there already; the workers do\n" +
-			"the rest, while reads go on.",
+		Description: "Puts every record of the chosen collections into the outbox, behind what is there already, and waits until\n" +
+			"the workers (`layers indexer` or `layers worker`, which must run) have written them. Reads go on meanwhile.",
 		Flags: operatorFlags(
 			&cli.StringSliceFlag{Name: "to", Usage: "tables, search or graph; may be repeated (default: all that are configured)"},
 			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection; may be repeated (default: all)"},
-			&cli.BoolFlag{Name: "wait", Usage: "wait until the workers have written everything"},
 		),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return withParts(ctx, command, func(p *parts) error { return reindex(ctx, command, p) })
@@ -69,23 +69,19 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 	if err != nil {
 		return err
 	}
-	outbox := store.NewOutbox(p.pool)
+	if p.search != nil {
+		if _, err := p.ensureSearch(ctx); err != nil {
+			return err
+		}
+	}
 	for _, target := range targets {
 		collections, err := chosenCollections(command, p, target)
 		if err != nil {
 			return err
 		}
-		if err := outbox.EnqueueCollections(ctx, target, collections); err != nil {
-			return fmt.Errorf("enqueueing %s: %w", target, err)
-		}
-		fmt.Fprintf(command.Root().Writer, "%s: %d collections enqueued\n", target, len(collections))
-	}
-	if !command.Bool("wait") {
-		return nil
-	}
-	for _, target := range targets {
 		began := time.Now()
-		if err := caughtUp(ctx, outbox, target); err != nil {
+		fmt.Fprintf(command.Root().Writer, "%s: writing %d collections again\n", target, len(collections))
+		if err := reconcile.Reindex(ctx, p.stores(), target, collections); err != nil {
 			return err
 		}
 		fmt.Fprintf(command.Root().Writer, "%s: written after %s\n", target, time.Since(began).Round(time.Millisecond))
@@ -111,15 +107,13 @@ func chosenTargets(command *cli.Command, p *parts) ([]record.Target, error) {
 
 // chosenCollections are those that follow the target among the ones asked for.
 func chosenCollections(command *cli.Command, p *parts, target record.Target) ([]syntax.NSID, error) {
-	asked := command.StringSlice("collection")
-	for _, name := range asked {
-		if _, ok := p.catalog.Collection(syntax.NSID(name)); !ok {
-			return nil, problem(command, "collection", "%q is not a collection that is indexed", name)
-		}
+	asked, err := askedCollections(command, p)
+	if err != nil {
+		return nil, err
 	}
 	var out []syntax.NSID
 	for collection, targets := range p.routes() {
-		if slices.Contains(targets, target) && (len(asked) == 0 || slices.Contains(asked, string(collection))) {
+		if slices.Contains(targets, target) && (len(asked) == 0 || slices.Contains(asked, collection)) {
 			out = append(out, collection)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v3"
@@ -60,19 +61,15 @@ func indexerCommand() *cli.Command {
 			[]cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
-				if err := p.migrate(ctx); err != nil {
-					return err
-				}
-				if !command.Bool("no-workers") {
-					if err := p.startWorkers(ctx, group); err != nil {
-						return err
-					}
-				}
-				if p.search != nil {
-					group.Go(func() error { return p.fillSearch(ctx) })
+				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
+					return fmt.Errorf("preparing PostgreSQL: %w", err)
 				}
 				group.Go(func() error { return p.indexer().Run(ctx) })
-				return nil
+				if command.Bool("no-workers") {
+					return nil
+				}
+				group.Go(func() error { return p.fill(ctx) })
+				return p.work(ctx)
 			})
 		},
 	}
@@ -85,13 +82,8 @@ func workerCommand() *cli.Command {
 		Description: "Takes outbox rows from PostgreSQL through Redis to the read tables, Elasticsearch and Neo4j.",
 		Flags:       slices.Concat(storeFlags(), networkFlags(), healthFlags(), metricsFlags(), runFlags()),
 		Action: func(ctx context.Context, command *cli.Command) error {
-			return runRole(ctx, command, "layers worker", func(p *parts, group *errgroup.Group, ctx context.Context) error {
-				if p.search != nil {
-					if _, err := p.ensureSearch(ctx); err != nil {
-						return err
-					}
-				}
-				return p.startWorkers(ctx, group)
+			return runRole(ctx, command, "layers worker", func(p *parts, _ *errgroup.Group, ctx context.Context) error {
+				return p.work(ctx)
 			})
 		},
 	}
@@ -176,8 +168,12 @@ func (p *parts) indexer() *indexer.Indexer {
 	})
 }
 
-// startWorkers adds the dispatcher and the workers to the group.
-func (p *parts) startWorkers(ctx context.Context, group *errgroup.Group) error {
+// work prepares the projections, for as long as they do not answer, and then runs
+// the dispatcher and the workers.
+func (p *parts) work(ctx context.Context) error {
+	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
+		return err
+	}
 	cfg := task.Config{RedisURL: p.cfg.RedisURL, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain}
 	outbox := store.NewOutbox(p.pool)
 	dispatcher, err := task.NewDispatcher(cfg, outbox)
@@ -191,9 +187,33 @@ func (p *parts) startWorkers(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return fmt.Errorf("preparing the workers: %w", err)
 	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return dispatcher.Run(ctx) })
 	group.Go(func() error { return workers.Run(ctx) })
-	return nil
+	return group.Wait()
+}
+
+// fill has new search indexes filled.
+func (p *parts) fill(ctx context.Context) error {
+	return p.persist(ctx, "filling the search indexes", p.fillSearch)
+}
+
+const persistEvery = 5 * time.Second
+
+// persist repeats what a store that is away makes fail. The end of ctx is no error.
+func (p *parts) persist(ctx context.Context, what string, do func(context.Context) error) error {
+	for {
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		p.logger.ErrorContext(ctx, "a store failed, will repeat", "what", what, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(persistEvery):
+		}
+	}
 }
 
 // httpHosts are the relays' addresses for plain requests.

@@ -7,12 +7,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/layers-pub/layers-appview/indexer/project"
+	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/graph"
@@ -151,6 +151,11 @@ func (p *parts) migrate(ctx context.Context) error {
 	if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
 		return fmt.Errorf("preparing PostgreSQL: %w", err)
 	}
+	return p.ensureProjections(ctx)
+}
+
+// ensureProjections makes what is missing in the projections that are configured.
+func (p *parts) ensureProjections(ctx context.Context) error {
 	if p.search != nil {
 		if _, err := p.ensureSearch(ctx); err != nil {
 			return err
@@ -183,43 +188,19 @@ func (p *parts) ensureSearch(ctx context.Context) ([]syntax.NSID, error) {
 // fillSearch has the records of collections whose index is new written to it, and
 // lets queries move there when all are. What is new since is written as it comes.
 func (p *parts) fillSearch(ctx context.Context) error {
+	if p.search == nil {
+		return nil
+	}
 	unfilled, err := p.ensureSearch(ctx)
 	if err != nil || len(unfilled) == 0 {
 		return err
 	}
 	p.logger.InfoContext(ctx, "filling search indexes", "collections", unfilled)
-	outbox := store.NewOutbox(p.pool)
-	if err := outbox.EnqueueCollections(ctx, record.Search, unfilled); err != nil {
+	if err := reconcile.Reindex(ctx, p.stores(), record.Search, unfilled); err != nil {
 		return fmt.Errorf("filling the search indexes: %w", err)
-	}
-	if err := caughtUp(ctx, outbox, record.Search); err != nil {
-		return err
-	}
-	for _, collection := range unfilled {
-		if err := p.search.Rebuilt(ctx, collection); err != nil {
-			return fmt.Errorf("switching to the new index of %s: %w", collection, err)
-		}
 	}
 	p.logger.InfoContext(ctx, "search indexes are filled", "collections", unfilled)
 	return nil
-}
-
-// caughtUp waits until a projection has nothing left to do.
-func caughtUp(ctx context.Context, outbox *store.Outbox, target record.Target) error {
-	for {
-		depth, err := outbox.Depth(ctx, target)
-		if err != nil {
-			return fmt.Errorf("waiting for the %s projection: %w", target, err)
-		}
-		if depth.Empty() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
 }
 
 func (p *parts) directory() *directory.Directory {
