@@ -182,8 +182,8 @@ func readConfig(command *cli.Command) (config, error) {
 	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
 }
 
-// require adds a problem for each flag that the command needs and that is empty.
-func require(command *cli.Command, flags ...string) error {
+// requireFlags adds a problem for each flag that the command needs and that is empty.
+func requireFlags(command *cli.Command, flags ...string) error {
 	var wrong []error
 	for _, flag := range flags {
 		if command.String(flag) == "" {

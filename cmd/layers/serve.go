@@ -128,7 +128,7 @@ func begin(command *cli.Command, required ...string) (config, *slog.Logger, erro
 	if err != nil {
 		return cfg, nil, err
 	}
-	if err := require(command, required...); err != nil {
+	if err := requireFlags(command, required...); err != nil {
 		return cfg, nil, err
 	}
 	return cfg, newLogger(cfg, os.Stderr), nil
