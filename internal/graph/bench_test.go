@@ -36,6 +36,7 @@ func benchmarkWrite(b *testing.B, writers int, again bool) {
 		for _, batch := range batches {
 			for j := range batch {
 				batch[j].Version++
+				batch[j].Properties["rank"] = int64(2)
 			}
 		}
 	}

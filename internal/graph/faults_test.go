@@ -283,17 +283,24 @@ func waitFor(t *testing.T, done func() bool) {
 // totalEdges is the number of all edges in a space, whether a record knows of them or not.
 func totalEdges(t *testing.T, cfg graph.Config) int {
 	t.Helper()
-	driver, err := neo4j.NewDriverWithContext(cfg.URL, neo4j.NoAuth())
+	return int(query(t, cfg, "MATCH (n)-[e]->() WHERE n.key STARTS WITH $space RETURN count(e)"))
+}
+
+// query runs a statement that returns one number, past the package under test.
+func query(t *testing.T, cfg graph.Config, cypher string) int64 {
+	t.Helper()
+	auth := neo4j.NoAuth()
 	if cfg.User != "" {
-		driver, err = neo4j.NewDriverWithContext(cfg.URL, neo4j.BasicAuth(cfg.User, cfg.Password, ""))
+		auth = neo4j.BasicAuth(cfg.User, cfg.Password, "")
 	}
+	driver, err := neo4j.NewDriverWithContext(cfg.URL, auth)
 	require.NoError(t, err)
 	defer driver.Close(t.Context())
-	result, err := neo4j.ExecuteQuery(t.Context(), driver, "MATCH (n)-[e]->() WHERE n.key STARTS WITH $space RETURN count(e)",
-		map[string]any{"space": "~" + cfg.Space + "/"}, neo4j.EagerResultTransformer)
+	result, err := neo4j.ExecuteQuery(t.Context(), driver, cypher, map[string]any{"space": "~" + cfg.Space + "/"}, neo4j.EagerResultTransformer)
 	require.NoError(t, err)
-	n, _ := result.Records[0].Values[0].(int64)
-	return int(n)
+	n, ok := result.Records[0].Values[0].(int64)
+	require.True(t, ok)
+	return n
 }
 
 // Deadlines that pass in the middle of a write must not use up the connections.

@@ -114,6 +114,28 @@ func TestRecordIsReplacedWhole(t *testing.T) {
 	require.Empty(t, stored.Edges)
 }
 
+// A record that is projected again with the same outcome costs no edges, however many it has.
+func TestUnchangedRecordOnlyGetsItsVersion(t *testing.T) {
+	t.Parallel()
+	cfg := graphtest.Config(t)
+	client := graphtest.Open(t, cfg)
+	require.NoError(t, client.Ensure(t.Context()))
+	write(t, client, layerOf("a", 1, 6000), deletion("b", 1))
+	mark := func() int64 {
+		return query(t, cfg, "MATCH (n:Record)-[e]->() WHERE n.key STARTS WITH $space SET e.mark = coalesce(e.mark, 0) + 1 RETURN sum(e.mark)")
+	}
+	require.EqualValues(t, 6000, mark())
+	same := layerOf("a", 1, 6000)
+	same.Version = 2
+	write(t, client, same, deletion("b", 2))
+	require.EqualValues(t, 12_000, mark(), "the edges are the same ones")
+	require.EqualValues(t, 2, get(t, client, "a").Version)
+	require.EqualValues(t, 2, get(t, client, "b").Version)
+	write(t, client, layerOf("a", 1, 3), subgraph("b", 1)) // stale
+	require.EqualValues(t, 18_000, mark())
+	require.True(t, get(t, client, "b").Dangling)
+}
+
 func TestDanglingReferences(t *testing.T) {
 	t.Parallel()
 	client := graphtest.New(t)

@@ -19,7 +19,7 @@ type transaction struct {
 
 // replace brings the batch's records up to date, and returns those that have too
 // many edges to be done together with others. All keys in the batch differ.
-func (tx transaction) replace(ctx context.Context, batch []prepared) (large []prepared, err error) {
+func (tx transaction) replace(ctx context.Context, batch []prepared) ([]prepared, error) {
 	if err := tx.lock(ctx, batch); err != nil {
 		return nil, err
 	}
@@ -27,7 +27,10 @@ func (tx transaction) replace(ctx context.Context, batch []prepared) (large []pr
 	if err != nil {
 		return nil, err
 	}
-	batch, large = choose(batch, states)
+	batch, unchanged, large := choose(batch, states)
+	if err := tx.setVersions(ctx, unchanged); err != nil {
+		return nil, err
+	}
 	if err := tx.deleteEdges(ctx, batch, states); err != nil {
 		return nil, err
 	}
@@ -40,23 +43,25 @@ func (tx transaction) replace(ctx context.Context, batch []prepared) (large []pr
 	return large, tx.setNodes(ctx, batch, states)
 }
 
-// choose leaves out the records that are up to date, and puts aside what does
-// not fit in one transaction.
-func choose(batch []prepared, states map[string]state) (fitting, large []prepared) {
+// choose leaves out the records that are up to date, and puts aside those of
+// which only the version changes and those that do not fit in one transaction.
+func choose(batch []prepared, states map[string]state) (changed, unchanged, large []prepared) {
 	edges := 0
 	for _, p := range batch {
 		s := states[p.key]
 		count := s.edges + len(p.Edges)
 		switch {
 		case s.covers(p):
+		case s.known && s.digest == p.digest:
+			unchanged = append(unchanged, p)
 		case edges+count > maxEdges:
 			large = append(large, p)
 		default:
-			fitting = append(fitting, p)
+			changed = append(changed, p)
 			edges += count
 		}
 	}
-	return fitting, large
+	return changed, unchanged, large
 }
 
 // run runs a statement over rows, a part of them at a time.
@@ -164,6 +169,18 @@ func (tx transaction) deleteEdges(ctx context.Context, batch []prepared, states 
 		}
 	}
 	return nil
+}
+
+// setVersions is all that is left to do where a record is projected again and
+// comes out as before.
+func (tx transaction) setVersions(ctx context.Context, batch []prepared) error {
+	rows := make([]any, len(batch))
+	for i, p := range batch {
+		rows[i] = map[string]any{"key": p.key, "version": p.Version}
+	}
+	return tx.run(ctx, "set versions", `UNWIND $rows AS row
+		MATCH (n:Record {key: row.key})
+		SET n._version = row.version`, rows)
 }
 
 // setNodes sets properties and labels, the version among them.

@@ -26,9 +26,9 @@ const (
 )
 
 // Write brings records up to the given versions. One that is there in a higher
-// version stays, which is success; one of the same version is replaced. The
-// edges that a record stated before are replaced by those that it states now;
-// ends that are not there yet are made as dangling nodes. A deletion leaves a
+// version stays, which is success; one of the same version is replaced, unless it
+// is the same in all else too. The edges that a record stated before give way to
+// those that it states now; ends that are not there yet are made as dangling nodes. A deletion leaves a
 // dangling node that keeps the version, so that an older write cannot bring the
 // record back, and the edges of others to it.
 //
