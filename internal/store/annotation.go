@@ -43,11 +43,10 @@ func (t *Tables) ReplaceAnnotations(ctx context.Context, layers []Layer) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.CopyFrom(ctx, pgx.Identifier{"annotations"}, annotationColumns, &annotationRows{layers: accepted, row: -1})
-		return err
+		return copyAnnotations(ctx, tx, accepted)
 	})
 	if err != nil {
-		return fmt.Errorf("replace the annotations of %d layers: %w", len(layers), rejected(err))
+		return fmt.Errorf("replace the annotations of %d layers: %w", len(layers), rejected(ended(ctx, err)))
 	}
 	return nil
 }
@@ -97,36 +96,26 @@ func flags(layers []Layer, accepted map[record.Key]bool) []bool {
 	return list
 }
 
-var annotationColumns = []string{
-	"collection", "did", "rkey", "ordinal", "uuid", "label", "value", "text", "anchor_kind", "byte_start", "byte_end", "token_index", "confidence",
-}
-
-// annotationRows hands the annotations of layers to COPY.
-type annotationRows struct {
-	layers []Layer
-	row    int
-}
-
-// Next goes to the next annotation, of the next layer that has any.
-func (a *annotationRows) Next() bool {
-	a.row++
-	for len(a.layers) > 0 && a.row >= len(a.layers[0].Rows) {
-		a.layers, a.row = a.layers[1:], 0
+func copyAnnotations(ctx context.Context, tx pgx.Tx, layers []Layer) error {
+	type annotation struct {
+		key record.Key
+		*record.Annotation
 	}
-	return len(a.layers) > 0
+	var all []annotation
+	for _, l := range layers {
+		for i := range l.Rows {
+			all = append(all, annotation{l.Key, &l.Rows[i]})
+		}
+	}
+	columns := []string{
+		"collection", "did", "rkey", "ordinal", "uuid", "label", "value", "text", "anchor_kind", "byte_start", "byte_end", "token_index", "confidence",
+	}
+	return copyTo(ctx, tx, "annotations", columns, len(all), func(i int, values []any) ([]any, error) {
+		a := all[i]
+		return append(values, string(a.key.Collection), string(a.key.DID), string(a.key.Rkey), a.Ordinal, withoutNUL(a.UUID), withoutNUL(a.Label),
+			withoutNUL(a.Value), withoutNUL(a.Text), withoutNUL(a.AnchorKind), a.ByteStart, a.ByteEnd, a.TokenIndex, a.Confidence), nil
+	})
 }
-
-// Values are those of annotationColumns.
-func (a *annotationRows) Values() ([]any, error) {
-	key, r := a.layers[0].Key, &a.layers[0].Rows[a.row]
-	return []any{
-		string(key.Collection), string(key.DID), string(key.Rkey), r.Ordinal, withoutNUL(r.UUID), withoutNUL(r.Label), withoutNUL(r.Value),
-		withoutNUL(r.Text), withoutNUL(r.AnchorKind), r.ByteStart, r.ByteEnd, r.TokenIndex, r.Confidence,
-	}, nil
-}
-
-// Err is nil: the rows are in memory.
-func (a *annotationRows) Err() error { return nil }
 
 // LayerState is what the annotations table holds of a layer.
 type LayerState struct {
@@ -139,17 +128,14 @@ type LayerState struct {
 // of their collections, DIDs and record keys: up to limit after a given one; begin
 // with the zero Key. Fewer than limit are the last.
 func (t *Tables) ScanLayers(ctx context.Context, after record.Key, limit int) ([]LayerState, error) {
-	rows, err := t.pool.Query(ctx, `
+	scan := func(row pgx.CollectableRow) (s LayerState, err error) {
+		err = row.Scan(&s.Key.Collection, &s.Key.DID, &s.Key.Rkey, &s.Version, &s.Count)
+		return s, err
+	}
+	states, err := collect(ctx, t.pool, scan, `
 		SELECT collection, did, rkey, version, count FROM annotation_layers
 		WHERE (collection, did, rkey) > ($1, $2, $3) AND NOT deleted ORDER BY collection, did, rkey LIMIT $4`,
 		after.Collection, after.DID, after.Rkey, limit)
-	if err != nil {
-		return nil, fmt.Errorf("scan the annotation layers: %w", err)
-	}
-	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s LayerState, err error) {
-		err = row.Scan(&s.Key.Collection, &s.Key.DID, &s.Key.Rkey, &s.Version, &s.Count)
-		return s, err
-	})
 	if err != nil {
 		return nil, fmt.Errorf("scan the annotation layers: %w", err)
 	}
@@ -158,18 +144,15 @@ func (t *Tables) ScanLayers(ctx context.Context, after record.Key, limit int) ([
 
 // Annotations returns those of a layer, in their order.
 func (r *Reader) Annotations(ctx context.Context, layer record.Key) ([]record.Annotation, error) {
-	rows, err := r.pool.Query(ctx, `
-		SELECT ordinal, uuid, label, value, text, anchor_kind, byte_start, byte_end, token_index, confidence
-		FROM annotations r WHERE collection = $1 AND did = $2 AND rkey = $3 AND `+ofActive+` ORDER BY ordinal`,
-		layer.Collection, layer.DID, layer.Rkey)
-	if err != nil {
-		return nil, fmt.Errorf("read the annotations of %s: %w", layer, err)
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Annotation, error) {
+	scan := func(row pgx.CollectableRow) (record.Annotation, error) {
 		a := record.Annotation{Layer: layer}
 		err := row.Scan(&a.Ordinal, &a.UUID, &a.Label, &a.Value, &a.Text, &a.AnchorKind, &a.ByteStart, &a.ByteEnd, &a.TokenIndex, &a.Confidence)
 		return a, err
-	})
+	}
+	found, err := collect(ctx, r.pool, scan, `
+		SELECT ordinal, uuid, label, value, text, anchor_kind, byte_start, byte_end, token_index, confidence
+		FROM annotations r WHERE collection = $1 AND did = $2 AND rkey = $3 AND `+ofActive+` ORDER BY ordinal`,
+		layer.Collection, layer.DID, layer.Rkey)
 	if err != nil {
 		return nil, fmt.Errorf("read the annotations of %s: %w", layer, err)
 	}

@@ -44,9 +44,10 @@ func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) 
 	// the server could take back transactions that it had confirmed, while Redis,
 	// Elasticsearch and Neo4j keep what followed from them. A stricter setting stays.
 	batch.Queue("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')")
-	draws := len(changes) + len(b.Repos)
-	batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
-		QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
+	if draws := len(changes) + len(b.Repos); draws > 0 {
+		batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
+	}
 	p.queueRepos(batch, b, changes)
 	p.queueRecords(batch, changes)
 	p.queueReferrers(batch, changes)
@@ -78,8 +79,9 @@ func (p *present) queueRepos(batch *pgx.Batch, b *Batch, changes []keyChange) {
 	if len(dids) == 0 {
 		return
 	}
-	batch.Queue(selectRepos, dids).Query(func(rows pgx.Rows) (err error) {
-		p.repos, err = collectRepos(rows)
+	batch.Queue(selectRepos, dids).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, scanRepo)
+		p.repos = byDID(found)
 		return err
 	})
 }
@@ -132,6 +134,15 @@ func (n *names) add(k record.Key) {
 	n.dids, n.rkeys = append(n.dids, string(k.DID)), append(n.rkeys, string(k.Rkey))
 }
 
+// splitKeys gives keys of any collections as parameters of a statement.
+func splitKeys(keys []record.Key) (collections []string, n names) {
+	for _, k := range keys {
+		n.add(k)
+		collections = append(collections, string(k.Collection))
+	}
+	return collections, n
+}
+
 // byCollection groups keys. Statements name their collection as a literal, so that
 // a plan concerns the one partition and not all of them.
 func byCollection(keys []record.Key) map[syntax.NSID]*names {
@@ -156,7 +167,7 @@ type effect struct {
 	inserts []row
 	updates []row
 	deletes []record.Key
-	outbox  outboxRows
+	outbox  []outboxRow
 	arrived []arrival    // with more referrers than are enqueued at once
 	settled []record.Key // whose dead letters older than revs are overtaken
 	revs    []string     // of the changes in settled
@@ -216,7 +227,9 @@ func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64
 		e.inserts = append(e.inserts, row{keyChange: c, version: version})
 		w.decideReferrers(e, p, c.Key, version)
 	}
-	e.outbox.add(w.routes[c.Key.Collection], c.Key, version)
+	for _, target := range w.routes[c.Key.Collection] {
+		e.outbox = append(e.outbox, outboxRow{target: target, key: c.Key, version: version})
+	}
 }
 
 // decideRepos applies the updates in their order, and gives every repository with a
@@ -252,7 +265,9 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 	slices.SortFunc(e.repos, func(a, b Repo) int { return cmp.Compare(a.DID, b.DID) })
 }
 
-// write sends all statements together; they take effect in this order.
+// write sends all statements together, which take effect in this order, and then
+// copies in what is new. COPY costs a round trip or two more than INSERT and an
+// eighth less of the server's time for each row.
 func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	batch := &pgx.Batch{}
 	e.writeRepos(batch)
@@ -260,21 +275,23 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	if err := e.writeRecords(batch); err != nil {
 		return err
 	}
-	e.outbox.write(batch)
 	e.writeSweeps(batch)
 	e.writeLetters(batch)
+	e.writeCursor(batch)
+	if batch.Len() > 0 {
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return fmt.Errorf("write the batch: %w", err)
+		}
+	}
+	return e.copyIn(ctx, tx)
+}
+
+func (e *effect) writeCursor(batch *pgx.Batch) {
 	if e.batch.Host != "" {
 		batch.Queue(`
 			INSERT INTO cursor (host, seq, updated_at) VALUES ($1, $2, now())
 			ON CONFLICT (host) DO UPDATE SET seq = excluded.seq, updated_at = excluded.updated_at`, e.batch.Host, e.batch.Cursor)
 	}
-	if batch.Len() == 0 {
-		return nil
-	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("write the batch: %w", err)
-	}
-	return nil
 }
 
 func (e *effect) writeRepos(batch *pgx.Batch) {
@@ -288,8 +305,8 @@ func (e *effect) writeRepos(batch *pgx.Batch) {
 	}
 	for i := range e.repos {
 		r := &e.repos[i]
-		c.dids, c.handles, c.pds = append(c.dids, string(r.DID)), append(c.handles, string(r.Handle)), append(c.pds, r.PDS)
-		c.statuses, c.syncs, c.reasons = append(c.statuses, r.Status), append(c.syncs, string(r.Sync)), append(c.reasons, r.Reason)
+		c.dids, c.handles, c.pds = append(c.dids, string(r.DID)), append(c.handles, string(r.Handle)), append(c.pds, text(r.PDS))
+		c.statuses, c.syncs, c.reasons = append(c.statuses, text(r.Status)), append(c.syncs, string(r.Sync)), append(c.reasons, text(r.Reason))
 		c.revs, c.commits, c.data = append(c.revs, string(r.Rev)), append(c.commits, string(r.CommitCID)), append(c.data, string(r.Data))
 		c.active, c.complete = append(c.active, r.Active), append(c.complete, r.Complete)
 		c.hosts, c.seqs = append(c.hosts, r.accountHost), append(c.seqs, r.accountSeq)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -125,7 +124,7 @@ func (l *DeadLetters) Add(ctx context.Context, letters []DeadLetter) error {
 		batch.Queue(insertLetter, letters[i].parameters()...)
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("add %d dead letters: %w", len(letters), err)
+		return fmt.Errorf("add %d dead letters: %w", len(letters), ended(ctx, err))
 	}
 	return nil
 }
@@ -148,7 +147,7 @@ func scanLetter(row pgx.CollectableRow) (d DeadLetter, err error) {
 // List returns dead letters, the newest first: up to limit with an ID below before,
 // or from the newest on if that is 0.
 func (l *DeadLetters) List(ctx context.Context, f LetterFilter, before int64, limit int) ([]DeadLetter, error) {
-	rows, err := l.pool.Query(ctx, `
+	letters, err := collect(ctx, l.pool, scanLetter, `
 		SELECT `+letterColumns+` FROM dead_letters
 		WHERE ($1 = '' OR stage = $1) AND ($2 = '' OR class = $2) AND ($4 = '' OR collection = $4)
 			AND ($3::text = '' OR hashtextextended(did, 0) = hashtextextended($3::text, 0) AND did = $3)
@@ -157,34 +156,26 @@ func (l *DeadLetters) List(ctx context.Context, f LetterFilter, before int64, li
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	letters, err := pgx.CollectRows(rows, scanLetter)
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
-	}
 	return letters, nil
 }
 
 // Get returns one dead letter, or [ErrNotFound].
 func (l *DeadLetters) Get(ctx context.Context, id int64) (DeadLetter, error) {
-	rows, err := l.pool.Query(ctx, "SELECT "+letterColumns+" FROM dead_letters WHERE id = $1", id)
+	letters, err := collect(ctx, l.pool, scanLetter, "SELECT "+letterColumns+" FROM dead_letters WHERE id = $1", id)
 	if err != nil {
 		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w", id, err)
 	}
-	letter, err := pgx.CollectExactlyOneRow(rows, scanLetter)
-	if errors.Is(err, pgx.ErrNoRows) {
+	if len(letters) == 0 {
 		return DeadLetter{}, fmt.Errorf("dead letter %d: %w", id, ErrNotFound)
 	}
-	if err != nil {
-		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w", id, err)
-	}
-	return letter, nil
+	return letters[0], nil
 }
 
 // Delete removes dead letters and returns how many there were.
 func (l *DeadLetters) Delete(ctx context.Context, ids ...int64) (int64, error) {
 	tag, err := l.pool.Exec(ctx, "DELETE FROM dead_letters WHERE id = ANY ($1)", ids)
 	if err != nil {
-		return 0, fmt.Errorf("delete dead letters: %w", err)
+		return 0, fmt.Errorf("delete dead letters: %w", ended(ctx, err))
 	}
 	return tag.RowsAffected(), nil
 }

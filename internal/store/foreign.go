@@ -43,7 +43,7 @@ func (r *Reader) ListForeign(ctx context.Context, query ForeignQuery) (Page, err
 	s.write(" ORDER BY r.sort_key, r.did, r.collection, r.rkey LIMIT ", fetched(query.Limit))
 	page, err := r.page(ctx, s, query.Limit)
 	if err != nil {
-		return Page{}, fmt.Errorf("list foreign records: %w", err)
+		return Page{}, fmt.Errorf("list foreign records: %w", ended(ctx, err))
 	}
 	return page, nil
 }

@@ -59,7 +59,7 @@ func (r *Reader) List(ctx context.Context, query Query) (Page, error) {
 	}
 	page, err := r.page(ctx, s, query.Limit)
 	if err != nil {
-		return Page{}, fmt.Errorf("list %s: %w", query.Collection, err)
+		return Page{}, fmt.Errorf("list %s: %w", query.Collection, ended(ctx, err))
 	}
 	return page, nil
 }

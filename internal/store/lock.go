@@ -130,8 +130,12 @@ func (w *Writer) connect(ctx context.Context) (*pgx.Conn, error) {
 	params["tcp_user_timeout"] = "30000"
 	params["idle_in_transaction_session_timeout"] = "60000"
 	// Tables grow a thousandfold while the session lives. A plan that was made when
-	// they were empty must not be kept.
+	// they were empty must not be kept. All that is asked for is found by an index, in
+	// the index's order, so what pays for large scans can only do harm: compiling
+	// statements, and collecting everything that refers to a record to sort it.
 	params["plan_cache_mode"] = "force_custom_plan"
+	params["jit"] = "off"
+	params["enable_bitmapscan"] = "off"
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
@@ -176,7 +180,7 @@ func (s *session) watch(stop <-chan struct{}) {
 		case <-tick.C:
 			if s.mu.TryLock() {
 				ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
-				s.check(s.conn.Ping(ctx))
+				_ = s.check(s.conn.Ping(ctx)) // the loss is noted, and there is nobody else to tell
 				cancel()
 				s.mu.Unlock()
 			}
@@ -184,8 +188,12 @@ func (s *session) watch(stop <-chan struct{}) {
 	}
 }
 
-// check notes the end of the connection, and hands on the error as what it means.
+// check notes the loss of the lock, and hands on the error as what it means.
 func (s *session) check(err error) error {
+	if errors.Is(err, ErrLockLost) {
+		s.once.Do(func() { close(s.lost) })
+		return err
+	}
 	if err == nil || !s.conn.IsClosed() {
 		return err
 	}
@@ -193,14 +201,12 @@ func (s *session) check(err error) error {
 	return fmt.Errorf("%w: %w", ErrLockLost, err)
 }
 
-// transact runs do in a transaction of the session. Nothing is committed but
-// through the lock: do's first statement is to prove that it is held.
+// transact runs do in a transaction of the session.
 func (s *session) transact(ctx context.Context, do func(pgx.Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.IsClosed() {
-		s.once.Do(func() { close(s.lost) })
-		return ErrLockLost
+		return s.check(ErrLockLost)
 	}
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {

@@ -38,7 +38,7 @@ const planned = pgx.QueryExecModeCacheDescribe
 // is over. No rows means that there is nothing to do at present.
 func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lease time.Duration) (claimed []record.Pending, err error) {
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		claimed, err = collect(ctx, tx, scanPending, `
 			WITH overdue AS (
 				SELECT id FROM outbox WHERE target = $1 AND claimed_until < now()
 				ORDER BY claimed_until LIMIT $2 FOR UPDATE SKIP LOCKED),
@@ -49,10 +49,7 @@ func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lea
 			UPDATE outbox o SET claimed_until = now() + $3::interval, attempts = attempts + 1 FROM picked
 			WHERE o.target = $1 AND o.id = picked.id RETURNING o.id, o.version, o.collection, o.did, o.rkey`,
 			planned, target, limit, lease)
-		if err != nil {
-			return err
-		}
-		if claimed, err = pgx.CollectRows(rows, scanPending); err != nil || len(claimed) == limit {
+		if err != nil || len(claimed) == limit {
 			return err
 		}
 		swept, err := sweep(ctx, tx, target, limit-len(claimed), lease)
@@ -60,7 +57,7 @@ func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lea
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim outbox rows of %s: %w", target, err)
+		return nil, fmt.Errorf("claim outbox rows of %s: %w", target, ended(ctx, err))
 	}
 	slices.SortFunc(claimed, func(a, b record.Pending) int { return cmp.Compare(a.ID, b.ID) })
 	return claimed, nil
@@ -76,7 +73,7 @@ func scanPending(row pgx.CollectableRow) (p record.Pending, err error) {
 func (o *Outbox) Done(ctx context.Context, target record.Target, rows []record.Pending) error {
 	_, err := o.pool.Exec(ctx, "DELETE FROM outbox WHERE target = $1 AND id = ANY ($2)", planned, target, ids(rows))
 	if err != nil {
-		return fmt.Errorf("delete %d outbox rows of %s: %w", len(rows), target, err)
+		return fmt.Errorf("delete %d outbox rows of %s: %w", len(rows), target, ended(ctx, err))
 	}
 	return nil
 }
@@ -87,7 +84,7 @@ func (o *Outbox) Release(ctx context.Context, target record.Target, rows []recor
 	_, err := o.pool.Exec(ctx, "UPDATE outbox SET claimed_until = clock_timestamp() + $3::interval WHERE target = $1 AND id = ANY ($2)",
 		planned, target, ids(rows), delay)
 	if err != nil {
-		return fmt.Errorf("release %d outbox rows of %s: %w", len(rows), target, err)
+		return fmt.Errorf("release %d outbox rows of %s: %w", len(rows), target, ended(ctx, err))
 	}
 	return nil
 }
@@ -103,18 +100,13 @@ func ids(rows []record.Pending) []int64 {
 // Enqueue adds rows for records, so that their projection is written again as
 // they are now, or removed if they are gone: for repairs.
 func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []record.Key) error {
-	var n names
-	var collections []string
-	for _, k := range keys {
-		n.add(k)
-		collections = append(collections, string(k.Collection))
-	}
+	collections, n := splitKeys(keys)
 	_, err := o.pool.Exec(ctx, `
 		INSERT INTO outbox (version, target, collection, did, rkey)
 		SELECT version, $1, collection, did, rkey FROM clock, unnest($2::text[], $3::text[], $4::text[]) AS k (collection, did, rkey)`,
 		target, collections, n.dids, n.rkeys)
 	if err != nil {
-		return fmt.Errorf("enqueue %d records for %s: %w", len(keys), target, err)
+		return fmt.Errorf("enqueue %d records for %s: %w", len(keys), target, ended(ctx, err))
 	}
 	return nil
 }
@@ -127,7 +119,7 @@ func (o *Outbox) EnqueueCollections(ctx context.Context, target record.Target, c
 		INSERT INTO sweeps (version, target, collection)
 		SELECT version, $1, collection FROM clock, unnest($2::text[]) AS c (collection)`, target, collections)
 	if err != nil {
-		return fmt.Errorf("enqueue %d collections for %s: %w", len(collections), target, err)
+		return fmt.Errorf("enqueue %d collections for %s: %w", len(collections), target, ended(ctx, err))
 	}
 	return nil
 }
@@ -161,32 +153,8 @@ func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error)
 				(SELECT enqueued_at FROM sweeps WHERE target = $1 ORDER BY id LIMIT 1))), 0)::float8`,
 		planned, target, MaxDepth).Scan(&d.Rows, &d.Sweeps, &seconds)
 	if err != nil {
-		return Depth{}, fmt.Errorf("read the depth of the outbox for %s: %w", target, err)
+		return Depth{}, fmt.Errorf("read the depth of the outbox for %s: %w", target, ended(ctx, err))
 	}
 	d.Oldest = time.Duration(max(seconds, 0) * float64(time.Second))
 	return d, nil
-}
-
-// outboxRows are rows to insert, as parameters of a statement.
-type outboxRows struct {
-	names
-	targets, collections []string
-	versions             []int64
-}
-
-func (o *outboxRows) add(targets []record.Target, key record.Key, version int64) {
-	for _, target := range targets {
-		o.names.add(key)
-		o.targets, o.collections = append(o.targets, string(target)), append(o.collections, string(key.Collection))
-		o.versions = append(o.versions, version)
-	}
-}
-
-func (o *outboxRows) write(batch *pgx.Batch) {
-	if len(o.targets) == 0 {
-		return
-	}
-	batch.Queue(`INSERT INTO outbox (target, version, collection, did, rkey)
-		SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])`,
-		o.targets, o.versions, o.collections, o.dids, o.rkeys)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -17,8 +18,9 @@ import (
 type Reader struct {
 	pool *pgxpool.Pool
 
-	mu      sync.Mutex
-	layouts map[syntax.NSID]layout // of the collections with a partition; nil before the first use
+	mu          sync.Mutex
+	layouts     map[syntax.NSID]layout // of the collections with a partition
+	layoutsRead time.Time
 }
 
 // NewReader makes a reader.
@@ -30,7 +32,7 @@ const ofActive = "NOT EXISTS (SELECT FROM repos WHERE repos.did = r.did AND NOT 
 // Ping asks PostgreSQL whether it answers.
 func (r *Reader) Ping(ctx context.Context) error {
 	if err := r.pool.Ping(ctx); err != nil {
-		return fmt.Errorf("ping PostgreSQL: %w", err)
+		return fmt.Errorf("ping PostgreSQL: %w", ended(ctx, err))
 	}
 	return nil
 }
@@ -73,15 +75,14 @@ func (r *Reader) Present(ctx context.Context, keys []record.Key) (map[record.Key
 	present := make(map[record.Key]bool, len(keys))
 	for collection, n := range byCollection(keys) {
 		q := &statement{mode: planned}
-		q.write("SELECT r.did, r.rkey FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) AS k (did, rkey)",
+		q.write("SELECT r.collection, r.did, r.rkey FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) AS k (did, rkey)",
 			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey WHERE r.collection = ", r.collection(ctx, q, collection), " AND ", ofActive)
-		rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
+		found, err := collect(ctx, r.pool, scanKey, q.String(), q.arguments()...)
 		if err != nil {
 			return nil, fmt.Errorf("look for %d records of %s: %w", len(n.dids), collection, err)
 		}
-		key := record.Key{Collection: collection}
-		if _, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey}, func() error { present[key] = true; return nil }); err != nil {
-			return nil, fmt.Errorf("look for %d records of %s: %w", len(n.dids), collection, err)
+		for _, key := range found {
+			present[key] = true
 		}
 	}
 	return present, nil
@@ -107,11 +108,7 @@ func (r *Reader) ScanVersions(ctx context.Context, collection syntax.NSID, after
 	q := &statement{}
 	q.write("SELECT 0::bigint, r.version, r.collection, r.did, r.rkey")
 	r.scanFrom(ctx, q, collection, after, limit)
-	rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
-	if err != nil {
-		return nil, fmt.Errorf("scan the versions of %s: %w", collection, err)
-	}
-	found, err := pgx.CollectRows(rows, scanPending)
+	found, err := collect(ctx, r.pool, scanPending, q.String(), q.arguments()...)
 	if err != nil {
 		return nil, fmt.Errorf("scan the versions of %s: %w", collection, err)
 	}
@@ -125,9 +122,6 @@ func (r *Reader) scanFrom(ctx context.Context, q *statement, collection syntax.N
 }
 
 func (r *Reader) collect(ctx context.Context, q *statement) ([]record.Record, error) {
-	rows, err := r.pool.Query(ctx, q.String(), q.arguments()...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Record, error) { return scanRecord(row) })
+	scan := func(row pgx.CollectableRow) (record.Record, error) { return scanRecord(row) }
+	return collect(ctx, r.pool, scan, q.String(), q.arguments()...)
 }

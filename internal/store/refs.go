@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -69,48 +70,26 @@ func (w *Writer) decideReferrers(e *effect, p *present, key record.Key, version 
 	}
 	for _, referrer := range from {
 		for _, target := range w.routes[referrer.Collection] {
-			if target == record.Search || target == record.Graph {
-				e.outbox.add([]record.Target{target}, referrer, version)
+			if slices.Contains(waiting, target) {
+				e.outbox = append(e.outbox, outboxRow{target: target, key: referrer, version: version})
 			}
 		}
 	}
 }
 
-// writeRefs replaces the references of the records that change.
+// writeRefs removes the references of the records that are deleted or replaced. The
+// new ones come by COPY, see [copyRefs].
 func (e *effect) writeRefs(batch *pgx.Batch) {
-	var gone, from names
-	var goneIn, in, paths, targets []string
-	for _, key := range e.deletes {
-		gone.add(key)
-		goneIn = append(goneIn, string(key.Collection))
-	}
-	add := func(r *row) {
-		seen := make(map[record.Ref]struct{}, len(r.Refs))
-		for _, ref := range r.Refs {
-			if _, twice := seen[ref]; twice {
-				continue
-			}
-			seen[ref] = struct{}{}
-			from.add(r.Key)
-			in, paths, targets = append(in, string(r.Key.Collection)), append(paths, ref.Path), append(targets, string(ref.Target))
-		}
-	}
+	sources := slices.Clone(e.deletes)
 	for i := range e.updates {
-		gone.add(e.updates[i].Key)
-		goneIn = append(goneIn, string(e.updates[i].Key.Collection))
-		add(&e.updates[i])
+		sources = append(sources, e.updates[i].Key)
 	}
-	for i := range e.inserts {
-		add(&e.inserts[i])
+	if len(sources) == 0 {
+		return
 	}
-	if len(goneIn) > 0 {
-		batch.Queue(`DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
-			WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`, goneIn, gone.dids, gone.rkeys)
-	}
-	if len(in) > 0 {
-		batch.Queue(`INSERT INTO refs (collection, did, rkey, path, target)
-			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])`, in, from.dids, from.rkeys, paths, targets)
-	}
+	collections, n := splitKeys(sources)
+	batch.Queue(`DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
+		WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`, collections, n.dids, n.rkeys)
 }
 
 // Referrer is a reference with the record that has it.
@@ -122,20 +101,17 @@ type Referrer struct {
 // Referrers returns who refers to a record, in the order of their collections,
 // DIDs and record keys: up to limit after a given one; begin with the zero Referrer.
 func (r *Reader) Referrers(ctx context.Context, target syntax.ATURI, after Referrer, limit int) ([]Referrer, error) {
-	rows, err := r.pool.Query(ctx, `
+	scan := func(row pgx.CollectableRow) (f Referrer, err error) {
+		err = row.Scan(&f.Key.Collection, &f.Key.DID, &f.Key.Rkey, &f.Path)
+		return f, err
+	}
+	found, err := collect(ctx, r.pool, scan, `
 		SELECT r.collection, r.did, r.rkey, r.path FROM refs r
 		WHERE hashtextextended(r.target, 0) = hashtextextended($1::text, 0) AND r.target = $1
 			AND (r.collection, r.did, r.rkey) >= ($2, $3, $4) AND (r.collection, r.did, r.rkey, r.path) > ($2, $3, $4, $5)
 			AND `+ofActive+`
 		ORDER BY r.collection, r.did, r.rkey, r.path LIMIT $6`,
-		target, after.Key.Collection, after.Key.DID, after.Key.Rkey, after.Path, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read who refers to %s: %w", target, err)
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f Referrer, err error) {
-		err = row.Scan(&f.Key.Collection, &f.Key.DID, &f.Key.Rkey, &f.Path)
-		return f, err
-	})
+		planned, target, after.Key.Collection, after.Key.DID, after.Key.Rkey, after.Path, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read who refers to %s: %w", target, err)
 	}

@@ -126,27 +126,19 @@ const selectRepos = "SELECT " + repoColumns + " FROM repos WHERE did = ANY ($1::
 
 // LoadRepos returns the repositories that are followed among those asked for.
 func (w *Writer) LoadRepos(ctx context.Context, dids []syntax.DID) (map[syntax.DID]Repo, error) {
-	rows, err := w.pool.Query(ctx, selectRepos, dids)
+	found, err := collect(ctx, w.pool, scanRepo, selectRepos, dids)
 	if err != nil {
 		return nil, fmt.Errorf("read %d repositories: %w", len(dids), err)
 	}
-	repos, err := collectRepos(rows)
-	if err != nil {
-		return nil, fmt.Errorf("read %d repositories: %w", len(dids), err)
-	}
-	return repos, nil
+	return byDID(found), nil
 }
 
-func collectRepos(rows pgx.Rows) (map[syntax.DID]Repo, error) {
-	found, err := pgx.CollectRows(rows, scanRepo)
-	if err != nil {
-		return nil, err
+func byDID(repos []Repo) map[syntax.DID]Repo {
+	m := make(map[syntax.DID]Repo, len(repos))
+	for _, r := range repos {
+		m[r.DID] = r
 	}
-	repos := make(map[syntax.DID]Repo, len(found))
-	for _, r := range found {
-		repos[r.DID] = r
-	}
-	return repos, nil
+	return m
 }
 
 const trackedPage = 10_000
@@ -155,11 +147,7 @@ const trackedPage = 10_000
 // their DIDs, and ends with fn's first error.
 func (w *Writer) TrackedDIDs(ctx context.Context, fn func(syntax.DID) error) error {
 	for after := syntax.DID(""); ; {
-		rows, err := w.pool.Query(ctx, "SELECT did FROM repos WHERE did > $1 ORDER BY did LIMIT $2", after, trackedPage)
-		if err != nil {
-			return fmt.Errorf("read the followed repositories: %w", err)
-		}
-		page, err := pgx.CollectRows(rows, pgx.RowTo[syntax.DID])
+		page, err := collect(ctx, w.pool, pgx.RowTo[syntax.DID], "SELECT did FROM repos WHERE did > $1 ORDER BY did LIMIT $2", after, trackedPage)
 		if err != nil {
 			return fmt.Errorf("read the followed repositories: %w", err)
 		}
@@ -183,7 +171,7 @@ func (r *Reader) ResolveHandle(ctx context.Context, handle syntax.Handle) (synta
 		return "", fmt.Errorf("handle %s: %w", handle, ErrNotFound)
 	}
 	if err != nil {
-		return "", fmt.Errorf("resolve the handle %s: %w", handle, err)
+		return "", fmt.Errorf("resolve the handle %s: %w", handle, ended(ctx, err))
 	}
 	return did, nil
 }

@@ -19,41 +19,7 @@ func sortKey(created, indexed time.Time) int64 {
 	return -indexed.UnixMicro()
 }
 
-// columns are rows of records, as parameters of a statement.
-type columns struct {
-	names
-	collections, cids, revs []string
-	versions, sortKeys      []int64
-	created                 []*time.Time
-	filters                 []*string
-	values                  []json.RawMessage
-	renewed                 []bool
-}
-
-func (c *columns) add(r *row, now time.Time) error {
-	var filter *string
-	if len(r.Filter) > 0 {
-		text, err := json.Marshal(r.Filter)
-		if err != nil {
-			return fmt.Errorf("encode the filter of %s: %w", r.Key, err)
-		}
-		s := string(text)
-		filter = &s
-	}
-	var created *time.Time
-	if !r.CreatedAt.IsZero() {
-		created = &r.CreatedAt
-	}
-	c.names.add(r.Key)
-	c.collections = append(c.collections, string(r.Key.Collection))
-	c.cids, c.revs = append(c.cids, string(r.CID)), append(c.revs, string(r.Rev))
-	c.versions, c.sortKeys = append(c.versions, r.version), append(c.sortKeys, sortKey(r.CreatedAt, now))
-	c.created, c.filters, c.values = append(c.created, created), append(c.filters, filter), append(c.values, r.JSON)
-	c.renewed = append(c.renewed, r.renewed)
-	return nil
-}
-
-// writeRecords deletes, replaces and inserts.
+// writeRecords deletes and replaces. What is new comes by COPY, see [copyRecords].
 func (e *effect) writeRecords(batch *pgx.Batch) error {
 	for collection, gone := range byCollection(e.deletes) {
 		batch.Queue(`DELETE FROM records r USING unnest($1::text[], $2::text[]) AS k (did, rkey)
@@ -82,22 +48,57 @@ func (e *effect) writeRecords(batch *pgx.Batch) error {
 			WHERE r.collection = `+quote(string(collection))+` AND r.did = u.did AND r.rkey = u.rkey`,
 			c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values, c.renewed)
 	}
-	if len(e.inserts) == 0 {
+	return nil
+}
+
+// columns are rows of one collection, as parameters of a statement.
+type columns struct {
+	names
+	cids, revs         []string
+	versions, sortKeys []int64
+	created            []*time.Time
+	filters            []*string
+	values             []json.RawMessage
+	renewed            []bool
+}
+
+func (c *columns) add(r *row, now time.Time) error {
+	filter, err := r.filterText()
+	if err != nil {
+		return err
+	}
+	c.names.add(r.Key)
+	c.cids, c.revs = append(c.cids, string(r.CID)), append(c.revs, string(r.Rev))
+	c.versions, c.sortKeys = append(c.versions, r.version), append(c.sortKeys, sortKey(r.CreatedAt, now))
+	c.created, c.filters, c.values = append(c.created, r.created()), append(c.filters, filter), append(c.values, r.JSON)
+	c.renewed = append(c.renewed, r.renewed)
+	return nil
+}
+
+// created is when the record claims to have been made; nil where it does not say.
+func (r *row) created() *time.Time {
+	if r.CreatedAt.IsZero() {
 		return nil
 	}
-	c := &columns{}
-	for i := range e.inserts {
-		if err := c.add(&e.inserts[i], e.now); err != nil {
-			return err
-		}
+	return &r.CreatedAt
+}
+
+// filterText is the record's filter as JSON; nil for none.
+func (r *row) filterText() (*string, error) {
+	if len(r.Filter) == 0 {
+		return nil, nil
 	}
-	batch.Queue(`
-		INSERT INTO records (collection, did, rkey, cid, rev, version, sort_key, indexed_at, created_at, filter, value)
-		SELECT collection, did, rkey, cid, rev, version, sort_key, now(), created_at, filter::jsonb, value
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::timestamptz[], $9::text[], $10::json[])
-			AS u (collection, did, rkey, cid, rev, version, sort_key, created_at, filter, value)`,
-		c.collections, c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values)
-	return nil
+	encoded, err := json.Marshal(r.Filter)
+	if err != nil {
+		return nil, fmt.Errorf("encode the filter of %s: %w", r.Key, err)
+	}
+	text := string(encoded)
+	return &text, nil
+}
+
+func scanKey(row pgx.CollectableRow) (k record.Key, err error) {
+	err = row.Scan(&k.Collection, &k.DID, &k.Rkey)
+	return k, err
 }
 
 const recordColumns = "r.version, r.indexed_at, r.created_at, r.collection, r.did, r.rkey, r.cid, r.rev, r.value"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -44,26 +45,29 @@ type layout struct {
 	arrays map[string][]string // array property -> the leads by which its elements are indexed
 }
 
-// layoutOf returns the layout of a collection; without one nothing is wrong but
-// slower. It is read once, so a collection that gets its partition later is
-// treated as one without until the program starts anew.
+// layoutsKept is how long a collection that had no partition is taken to have none.
+const layoutsKept = time.Minute
+
+// layoutOf returns the layout of a collection. For one without, nothing is wrong,
+// but lists are slower.
 func (r *Reader) layoutOf(ctx context.Context, collection syntax.NSID) layout {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.layouts == nil {
-		layouts, err := r.readLayouts(ctx)
-		if err != nil {
-			return layout{} // what is asked next fails for the same reason, and says so
-		}
-		r.layouts = layouts
+	if found, ok := r.layouts[collection]; ok || time.Since(r.layoutsRead) < layoutsKept {
+		return found
 	}
+	layouts, err := r.readLayouts(ctx)
+	if err != nil {
+		return layout{} // what is asked next fails for the same reason, and says so
+	}
+	r.layouts, r.layoutsRead = layouts, time.Now()
 	return r.layouts[collection]
 }
 
 func (r *Reader) readLayouts(ctx context.Context) (map[syntax.NSID]layout, error) {
 	rows, err := r.pool.Query(ctx, "SELECT collection, lists FROM partitions")
 	if err != nil {
-		return nil, fmt.Errorf("read the partitions: %w", err)
+		return nil, fmt.Errorf("read the partitions: %w", ended(ctx, err))
 	}
 	layouts := map[syntax.NSID]layout{}
 	var collection syntax.NSID
@@ -77,7 +81,7 @@ func (r *Reader) readLayouts(ctx context.Context) (map[syntax.NSID]layout, error
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the partitions: %w", err)
+		return nil, fmt.Errorf("read the partitions: %w", ended(ctx, err))
 	}
 	return layouts, nil
 }

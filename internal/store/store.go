@@ -13,9 +13,11 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -49,6 +51,30 @@ func (e *TooLong) Error() string {
 
 // Is tells [errors.Is] that it is an [ErrRejected].
 func (e *TooLong) Is(target error) bool { return target == ErrRejected }
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// collect runs a query and reads all its rows.
+func collect[T any](ctx context.Context, from querier, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	rows, err := from.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, ended(ctx, err)
+	}
+	list, err := pgx.CollectRows(rows, scan)
+	return list, ended(ctx, err)
+}
+
+// ended adds to an error that the context has ended. PostgreSQL only says that it
+// was asked to cancel the query.
+func ended(ctx context.Context, err error) error {
+	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
 
 // rejected marks PostgreSQL's errors that come from what was sent rather than from
 // the server or our own state: class 22 (malformed or out of range) and class 54

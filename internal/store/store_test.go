@@ -54,6 +54,11 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldWith(t, partitions...)
+}
+
+func newWorldWith(t testing.TB, partitions ...store.Partition) *world {
+	t.Helper()
 	db := storetest.New(t, partitions...)
 	return &world{Database: db, writer: db.Writer(t, routes), reader: store.NewReader(db.Pool), outbox: store.NewOutbox(db.Pool), t: t}
 }

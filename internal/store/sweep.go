@@ -63,49 +63,37 @@ func (s *pendingSweep) step(ctx context.Context, tx pgx.Tx, target record.Target
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
-	var n outboxRows
-	for _, key := range keys {
-		n.add([]record.Target{target}, key, s.version)
-	}
-	rows, err := tx.Query(ctx, `
+	collections, n := splitKeys(keys)
+	return collect(ctx, tx, scanPending, `
 		INSERT INTO outbox (target, version, collection, did, rkey, claimed_until, attempts)
-		SELECT *, now() + $6::interval, 1 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-		RETURNING id, version, collection, did, rkey`,
-		n.targets, n.versions, n.collections, n.dids, n.rkeys, lease)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, scanPending)
+		SELECT $1, $2, collection, did, rkey, now() + $3::interval, 1
+		FROM unnest($4::text[], $5::text[], $6::text[]) AS k (collection, did, rkey)
+		RETURNING id, version, collection, did, rkey`, target, s.version, lease, collections, n.dids, n.rkeys)
 }
 
 // next reads the keys that follow the last one: fewer than limit at the sweep's end.
 func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target, limit int) ([]record.Key, error) {
-	var rows pgx.Rows
-	var err error
 	switch {
 	case s.referent != "":
-		rows, err = tx.Query(ctx, `
+		// Everybody may refer to it: read in the order of the index, do not collect and sort.
+		if _, err := tx.Exec(ctx, "SET LOCAL enable_bitmapscan = off"); err != nil {
+			return nil, err
+		}
+		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM (
 				SELECT DISTINCT collection, did, rkey FROM refs
 				WHERE hashtextextended(target, 0) = hashtextextended($2::text, 0) AND target = $2 AND (collection, did, rkey) > ($3, $4, $5)
 			) s JOIN routes USING (collection) WHERE routes.target = $1 ORDER BY collection, did, rkey LIMIT $6`,
 			planned, target, s.referent, s.afterCollection, s.afterDID, s.after, limit)
 	case s.did != "":
-		rows, err = tx.Query(ctx, `
+		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM records WHERE collection = $1 AND did = $2 AND rkey > $3 ORDER BY rkey LIMIT $4`,
 			planned, s.collection, s.did, s.after, limit)
 	default:
-		rows, err = tx.Query(ctx, `
+		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM records WHERE collection = $1 AND (did, rkey) > ($2, $3) ORDER BY did, rkey LIMIT $4`,
 			planned, s.collection, s.afterDID, s.after, limit)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k record.Key, err error) {
-		err = row.Scan(&k.Collection, &k.DID, &k.Rkey)
-		return k, err
-	})
 }
 
 // writeSweeps adds sweeps for the repositories that became active or inactive, one

@@ -126,7 +126,7 @@ func (w *Writer) Apply(ctx context.Context, b Batch) error {
 		return w.decide(&b, changes, present).write(ctx, tx)
 	})
 	if err != nil {
-		return fmt.Errorf("apply a batch of %d changes: %w", len(b.Changes), rejected(err))
+		return fmt.Errorf("apply a batch of %d changes: %w", len(b.Changes), rejected(ended(ctx, err)))
 	}
 	return nil
 }
@@ -138,7 +138,7 @@ func (w *Writer) Cursor(ctx context.Context, host string) (seq int64, ok bool, e
 		return 0, false, nil
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("read the cursor of %s: %w", host, err)
+		return 0, false, fmt.Errorf("read the cursor of %s: %w", host, ended(ctx, err))
 	}
 	return seq, true, nil
 }

@@ -1,0 +1,107 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// outboxRow is a row of the outbox to add.
+type outboxRow struct {
+	target  record.Target
+	key     record.Key
+	version int64
+}
+
+// copyIn adds the new records, the references of new and changed ones, and the
+// outbox rows.
+func (e *effect) copyIn(ctx context.Context, tx pgx.Tx) error {
+	if err := copyRecords(ctx, tx, e.inserts, e.now); err != nil {
+		return err
+	}
+	if err := copyRefs(ctx, tx, e.inserts, e.updates); err != nil {
+		return err
+	}
+	return copyOutbox(ctx, tx, e.outbox)
+}
+
+func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) error {
+	columns := []string{"collection", "did", "rkey", "cid", "rev", "version", "sort_key", "indexed_at", "created_at", "filter", "value"}
+	return copyTo(ctx, tx, "records", columns, len(rows), func(i int, values []any) ([]any, error) {
+		r := &rows[i]
+		filter, err := r.filterText()
+		return append(values, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), string(r.CID), string(r.Rev),
+			r.version, sortKey(r.CreatedAt, now), now, r.created(), filter, r.JSON), err
+	})
+}
+
+func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
+	type ref struct {
+		key record.Key
+		record.Ref
+	}
+	var refs []ref
+	seen := map[record.Ref]struct{}{}
+	for _, rows := range changed {
+		for i := range rows {
+			clear(seen)
+			for _, r := range rows[i].Refs {
+				if _, twice := seen[r]; !twice {
+					seen[r] = struct{}{}
+					refs = append(refs, ref{rows[i].Key, r})
+				}
+			}
+		}
+	}
+	columns := []string{"collection", "did", "rkey", "path", "target"}
+	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) ([]any, error) {
+		r := &refs[i]
+		return append(values, string(r.key.Collection), string(r.key.DID), string(r.key.Rkey), r.Path, string(r.Target)), nil
+	})
+}
+
+func copyOutbox(ctx context.Context, tx pgx.Tx, rows []outboxRow) error {
+	columns := []string{"target", "version", "collection", "did", "rkey"}
+	return copyTo(ctx, tx, "outbox", columns, len(rows), func(i int, values []any) ([]any, error) {
+		r := &rows[i]
+		return append(values, string(r.target), r.version, string(r.key.Collection), string(r.key.DID), string(r.key.Rkey)), nil
+	})
+}
+
+// copyTo adds n rows to a table; value appends those of the ith to what it is given.
+func copyTo(ctx context.Context, tx pgx.Tx, table string, columns []string, n int, value func(i int, values []any) ([]any, error)) error {
+	if n == 0 {
+		return nil
+	}
+	source := &copySource{rows: n, value: value}
+	if _, err := tx.CopyFrom(ctx, pgx.Identifier{table}, columns, source); err != nil {
+		return fmt.Errorf("add %d rows to %s: %w", n, table, err)
+	}
+	return nil
+}
+
+// copySource is a [pgx.CopyFromSource] that uses one slice for all rows.
+type copySource struct {
+	rows, next int
+	value      func(i int, values []any) ([]any, error)
+	values     []any
+}
+
+// Next goes to the next row.
+func (c *copySource) Next() bool {
+	c.next++
+	return c.next <= c.rows
+}
+
+// Values are those of the present row.
+func (c *copySource) Values() (_ []any, err error) {
+	c.values, err = c.value(c.next-1, c.values[:0])
+	return c.values, err
+}
+
+// Err is nil: the rows are in memory.
+func (c *copySource) Err() error { return nil }

@@ -1,0 +1,218 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
+)
+
+var silent = slog.New(slog.DiscardHandler)
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// schema is every table, column, index and function that there is.
+func schema(t *testing.T, conn *pgx.Conn) []string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), `
+		SELECT 'column ' || table_name || '.' || column_name || ' ' || data_type FROM information_schema.columns WHERE table_schema = 'public'
+		UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
+		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+		ORDER BY 1`)
+	require.NoError(t, err)
+	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return slices.DeleteFunc(objects, func(o string) bool { return strings.Contains(o, "goose") })
+}
+
+func TestMigrationsGoUpAndDownAndUpAgain(t *testing.T) {
+	t.Parallel()
+	url := storetest.Empty(t)
+	conn := connect(t, url)
+	require.NoError(t, store.Migrate(t.Context(), url, partitions, silent))
+	up := schema(t, conn)
+	require.NotEmpty(t, up)
+
+	require.NoError(t, store.Migrate(t.Context(), url, partitions, silent))
+	require.Equal(t, up, schema(t, conn), "a second time changes nothing")
+
+	require.NoError(t, store.MigrateDown(t.Context(), url, 0))
+	require.Empty(t, schema(t, conn), "down leaves nothing")
+
+	require.NoError(t, store.Migrate(t.Context(), url, partitions, silent))
+	require.Equal(t, up, schema(t, conn))
+
+	for version := int64(3); version >= 0; version-- {
+		require.NoError(t, store.MigrateDown(t.Context(), url, version), "one step at a time")
+	}
+	require.Empty(t, schema(t, conn))
+}
+
+func TestSeveralProcessesMayMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	url := storetest.Empty(t)
+	var group errgroup.Group
+	for range 4 {
+		group.Go(func() error { return store.Migrate(t.Context(), url, partitions, silent) })
+	}
+	require.NoError(t, group.Wait())
+}
+
+func TestIndexesFollowTheLists(t *testing.T) {
+	t.Parallel()
+	url := storetest.Empty(t)
+	conn := connect(t, url)
+	listIndexes := func() (names []string) {
+		rows, err := conn.Query(t.Context(), "SELECT indexname FROM pg_indexes WHERE starts_with(indexname, 'list_') ORDER BY 1")
+		require.NoError(t, err)
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return names
+	}
+	with := func(lists ...store.ListIndex) []store.Partition {
+		return []store.Partition{{Collection: expressions, Lists: lists}}
+	}
+	byKind := store.ListIndex{Repo: true, Optional: []store.Column{{Name: "kind"}}}
+	require.NoError(t, store.Migrate(t.Context(), url, with(), silent))
+	bare := listIndexes()
+	require.Len(t, bare, 2, "the whole collection, and by repository")
+
+	require.NoError(t, store.Migrate(t.Context(), url, with(byKind, byKind), silent))
+	indexed := listIndexes()
+	require.Len(t, indexed, 3, "the same list twice is one index")
+	require.Subset(t, indexed, bare)
+
+	quoted := store.ListIndex{Required: []store.Column{{Name: `it's a "name" ẹ` + strings.Repeat("x", 80)}}}
+	require.NoError(t, store.Migrate(t.Context(), url, with(quoted), silent))
+	changed := listIndexes()
+	require.Len(t, changed, 3, "the index of a list that is no more is dropped")
+	require.NotEqual(t, indexed, changed)
+	for _, name := range changed {
+		require.LessOrEqual(t, len(name), 63)
+	}
+}
+
+func TestForeignRecordsMoveIntoTheirPartition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := key(alice, posts, "one")
+	c := put(k, 1)
+	c.Filter = map[string]any{"languages": []string{"yo"}}
+	w.apply(c)
+	before, err := w.reader.Get(t.Context(), k)
+	require.NoError(t, err)
+
+	partition := store.Partition{Collection: posts, Lists: []store.ListIndex{{Repo: true, Optional: []store.Column{{Name: "languages", Array: true}}}}}
+	require.NoError(t, store.Migrate(t.Context(), w.URL, append(slices.Clone(partitions), partition), silent))
+
+	require.Empty(t, w.texts("SELECT rkey FROM records_foreign"))
+	for _, reader := range []*store.Reader{w.reader, store.NewReader(w.Pool)} {
+		after, err := reader.Get(t.Context(), k)
+		require.NoError(t, err)
+		require.Equal(t, before, after, "also for a reader that does not know of the partition yet")
+		repo := alice
+		page, err := reader.List(t.Context(), store.Query{
+			Collection: posts, Repo: &repo, Limit: 5, Match: []store.Match{{Name: "languages", Values: []string{"yo"}}},
+		})
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+	}
+	w.apply(put(k, 2))
+	after, err := w.reader.Get(t.Context(), k)
+	require.NoError(t, err)
+	require.Equal(t, cid(2), after.CID, "the writer finds it there")
+}
+
+func TestReadersCannotWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.apply(put(key(alice, expressions, "one"), 1))
+	pool, err := store.Open(t.Context(), store.Config{URL: w.URL, ReadOnly: true, MaxConns: 1})
+	require.NoError(t, err)
+	defer pool.Close()
+
+	_, err = store.NewReader(pool).Get(t.Context(), key(alice, expressions, "one"))
+	require.NoError(t, err)
+	page, err := store.NewReader(pool).List(t.Context(), store.Query{Collection: expressions, Limit: 1})
+	require.NoError(t, err)
+	require.Len(t, page.Records, 1)
+
+	const insert = "INSERT INTO cursor (host, seq, updated_at) VALUES ('evil.test', 1, now())"
+	requireCode(t, "25006", pool, insert)
+	_, err = pool.Exec(t.Context(), "SET default_transaction_read_only = off")
+	require.NoError(t, err)
+	requireCode(t, "42501", pool, insert)
+	requireCode(t, "42501", pool, "DELETE FROM records")
+	requireCode(t, "42501", pool, "SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
+}
+
+func requireCode(t *testing.T, code string, pool *pgxpool.Pool, statement string) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), statement)
+	var refusal *pgconn.PgError
+	require.ErrorAs(t, err, &refusal, statement)
+	require.Equal(t, code, refusal.Code, refusal.Message)
+}
+
+// TestALoginWithoutMuchRight shows that neither migrating nor reading needs a superuser.
+func TestALoginWithoutMuchRight(t *testing.T) {
+	t.Parallel()
+	address := storetest.Empty(t)
+	admin := connect(t, address)
+	role := "layers_test_" + strings.ToLower(random(12))
+	_, err := admin.Exec(t.Context(), "CREATE ROLE "+role+" LOGIN PASSWORD 'test'")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+		require.NoError(t, err)
+	})
+	_, err = admin.Exec(t.Context(), "GRANT ALL ON SCHEMA public TO "+role)
+	require.NoError(t, err)
+	login := asRole(t, address, role)
+
+	var log bytes.Buffer
+	require.NoError(t, store.Migrate(t.Context(), login, partitions, slog.New(slog.NewTextHandler(&log, nil))))
+	pool, err := store.Open(t.Context(), store.Config{URL: login, ReadOnly: true})
+	require.NoError(t, err)
+	defer pool.Close()
+	_, err = store.NewReader(pool).Get(t.Context(), key(alice, expressions, "one"))
+	require.ErrorIs(t, err, store.ErrNotFound)
+	requireCode(t, "25006", pool, "DELETE FROM records")
+
+	require.Contains(t, log.String(), "may not make roles")
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	_, err := store.Open(t.Context(), store.Config{URL: "postgres://127.0.0.1:1/none?connect_timeout=1"})
+	require.ErrorContains(t, err, "connect to PostgreSQL")
+	_, err = store.Open(t.Context(), store.Config{URL: "::"})
+	require.ErrorContains(t, err, "database URL")
+}
+
+// asRole is the URL of a database for another login, whose password is "test".
+func asRole(t *testing.T, address, role string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	u.User = url.UserPassword(role, "test")
+	return u.String()
+}
