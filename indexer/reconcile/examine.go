@@ -46,7 +46,7 @@ func (r *run) examineRecord(ctx context.Context, c *catalog.Collection, rec reco
 	refs, err := r.checkValue(rec)
 	if err != nil {
 		r.differ(Difference{Kind: Damaged, Key: rec.Key, Detail: err.Error()})
-		return nil
+		return nil //nolint:nilerr // the error is the finding
 	}
 	for _, ref := range refs {
 		there, err := r.refers(ctx, rec.Key, ref)
@@ -139,7 +139,7 @@ func (r *run) checkAnnotations(ctx context.Context, c *catalog.Collection, rec r
 func (r *run) annotationsDiffer(ctx context.Context, c *catalog.Collection, rec record.Record) (string, error) {
 	want, err := project.Annotations(c, rec)
 	if err != nil {
-		return err.Error(), nil
+		return err.Error(), nil //nolint:nilerr // the error is the finding
 	}
 	got, err := r.stores.Records.Annotations(ctx, rec.Key)
 	if err != nil {

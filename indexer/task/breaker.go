@@ -11,17 +11,33 @@ import (
 )
 
 // breaker keeps tasks away from a store that does not answer. Once tripped it is
-// open: [breaker.wait] blocks while one goroutine asks the store, at growing and
+// open: [breaker.wait] blocks while [breaker.run] asks the store, at growing and
 // jittered intervals, whether it is back.
 type breaker struct {
-	target record.Target
-	ping   func(context.Context) error
-	life   context.Context // of the process's workers; ends the asking
-	logger *slog.Logger
+	target  record.Target
+	ping    func(context.Context) error
+	logger  *slog.Logger
+	tripped chan struct{} // wakes run; has room for one
 
 	mu    sync.Mutex
 	back  chan struct{} // closed when the store is back; nil while it is well
 	trips int           // since the last success; decides how long to wait
+}
+
+func newBreaker(target record.Target, ping func(context.Context) error, logger *slog.Logger) *breaker {
+	return &breaker{target: target, ping: ping, logger: logger, tripped: make(chan struct{}, 1)}
+}
+
+// run watches over the store until ctx ends.
+func (b *breaker) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.tripped:
+			b.ask(ctx)
+		}
+	}
 }
 
 const (
@@ -34,7 +50,7 @@ const (
 // between half and the whole of 100 ms, 200 ms, … 10 s.
 func backoff(failures int) time.Duration {
 	d := longestPause
-	if failures < 7 {
+	if failures = max(failures, 0); failures < 7 {
 		d = firstPause << failures
 	}
 	return d/2 + rand.N(d/2+1)
@@ -65,11 +81,11 @@ func (b *breaker) trip(err error) {
 	if b.back != nil {
 		return
 	}
-	b.logger.WarnContext(b.life, "store does not answer: holding its tasks back", "error", err)
+	b.logger.Warn("store does not answer: holding its tasks back", "error", err)
 	storeOpen.WithLabelValues(string(b.target)).Set(1)
 	b.back = make(chan struct{})
-	go b.ask(b.trips)
 	b.trips++
+	b.tripped <- struct{}{}
 }
 
 // succeeded says that a write came through.
@@ -79,14 +95,18 @@ func (b *breaker) succeeded() {
 	b.mu.Unlock()
 }
 
-func (b *breaker) ask(failures int) {
+// ask returns when the store answers or ctx ends.
+func (b *breaker) ask(ctx context.Context) {
 	began := time.Now()
-	for sleep(b.life, backoff(failures)) {
-		ctx, cancel := context.WithTimeout(b.life, pingTimeout)
-		err := b.ping(ctx)
+	b.mu.Lock()
+	failures := b.trips - 1
+	b.mu.Unlock()
+	for sleep(ctx, backoff(failures)) {
+		asking, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := b.ping(asking)
 		cancel()
 		if err == nil {
-			b.logger.InfoContext(b.life, "store answers again", "after", time.Since(began))
+			b.logger.InfoContext(ctx, "store answers again", "after", time.Since(began))
 			break
 		}
 		failures++

@@ -20,12 +20,13 @@ func TestBreakerWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
 		away := errors.New("away")
-		b := &breaker{target: record.Search, life: t.Context(), logger: slog.New(slog.DiscardHandler), ping: func(context.Context) error {
+		b := newBreaker(record.Search, func(context.Context) error {
 			if asked.Add(1) < 5 {
 				return away
 			}
 			return nil
-		}}
+		}, slog.New(slog.DiscardHandler))
+		go b.run(t.Context())
 		stop := make(chan struct{})
 		require.True(t, b.wait(t.Context(), stop), "it begins closed")
 

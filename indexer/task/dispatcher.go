@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 // outbox is the durable list of what the projections have yet to do.
@@ -21,6 +22,8 @@ type outbox interface {
 	Claim(ctx context.Context, target record.Target, limit int, lease time.Duration) ([]record.Pending, error)
 	// Release ends the lease of rows, which may be claimed again after delay.
 	Release(ctx context.Context, target record.Target, rows []record.Pending, delay time.Duration) error
+	// Depth is how much a target is behind.
+	Depth(ctx context.Context, target record.Target) (store.Depth, error)
 	// Done deletes rows, but for those that have been replaced by a newer version.
 	Done(ctx context.Context, target record.Target, rows []record.Pending) error
 }
@@ -45,11 +48,12 @@ func NewDispatcher(cfg Config, outbox outbox) (*Dispatcher, error) {
 // Run dispatches until ctx ends, which is not an error. A store that is down
 // makes it wait, never return.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	defer d.redis.Close()
+	defer closeRedis(d.redis)
 	var group errgroup.Group
 	for _, target := range d.cfg.Targets {
 		line := newDispatchLine(d, target)
 		group.Go(func() error { line.run(ctx); return nil })
+		group.Go(func() error { line.measure(ctx); return nil })
 	}
 	return group.Wait()
 }
@@ -82,6 +86,21 @@ const (
 func (l *dispatchLine) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		sleep(ctx, l.runOnce(ctx))
+	}
+}
+
+const measureEvery = 5 * time.Second
+
+// measure keeps the metrics of how much the target is behind.
+func (l *dispatchLine) measure(ctx context.Context) {
+	for sleep(ctx, measureEvery) {
+		depth, err := l.outbox.Depth(ctx, l.target)
+		if err != nil {
+			continue // dispatching says so
+		}
+		outboxRows.WithLabelValues(string(l.target)).Set(float64(depth.Rows))
+		outboxSweeps.WithLabelValues(string(l.target)).Set(float64(depth.Sweeps))
+		outboxAge.WithLabelValues(string(l.target)).Set(depth.Oldest.Seconds())
 	}
 }
 

@@ -60,3 +60,6 @@ func openRedis(url string) (*redis.Client, error) {
 	}
 	return redis.NewClient(opts), nil
 }
+
+// closeRedis closes connections that are not needed any more: how that goes matters to nobody.
+func closeRedis(client *redis.Client) { _ = client.Close() }

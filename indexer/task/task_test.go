@@ -81,10 +81,12 @@ func TestTasksTwiceAndShuffled(t *testing.T) {
 func (w *world) worker(target record.Target) *worker {
 	sink := w.stores.sinks()[target]
 	logger := w.config().Logger
+	guard := newBreaker(target, sink.ping, logger)
+	go guard.run(w.t.Context())
 	return &worker{
 		target: target, reader: w.stores.Records, outbox: w.stores.Outbox, letters: w.stores.DeadLetters, sink: sink,
-		memory: semaphore.NewWeighted(memoryBytes), stop: make(chan struct{}), logger: logger,
-		breaker: &breaker{target: target, ping: sink.ping, life: w.t.Context(), logger: logger},
+		memory: semaphore.NewWeighted(memoryBytes), stop: make(chan struct{}), hold: time.Minute, logger: logger,
+		breaker: guard,
 	}
 }
 

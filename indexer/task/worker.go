@@ -35,6 +35,7 @@ type worker struct {
 	breaker *breaker
 	memory  *semaphore.Weighted // bytes of records that are being projected in this process
 	stop    <-chan struct{}     // closed when no new work is to be begun
+	hold    time.Duration       // how long a task waits for the store before it is given back
 	logger  *slog.Logger
 }
 
@@ -71,8 +72,10 @@ func (w *worker) process(ctx context.Context, t *asynq.Task) error {
 // that PostgreSQL failed.
 func (w *worker) run(ctx context.Context, rows []record.Pending) error {
 	items := group(rows)
+	holding, cancel := context.WithTimeout(ctx, w.hold)
+	defer cancel()
 	for len(items) > 0 {
-		if !w.breaker.wait(ctx, w.stop) {
+		if !w.breaker.wait(holding, w.stop) {
 			return w.giveBack(ctx, items)
 		}
 		n, bytes, err := w.load(ctx, items)

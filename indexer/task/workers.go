@@ -67,7 +67,7 @@ const (
 // Run carries out tasks until ctx ends, which is not an error. Then it takes no
 // more, gives those under way Config.Grace to end, and hands back what has not.
 func (w *Workers) Run(ctx context.Context) error {
-	defer w.redis.Close()
+	defer closeRedis(w.redis)
 	life, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	stop := make(chan struct{})
@@ -76,10 +76,12 @@ func (w *Workers) Run(ctx context.Context) error {
 	var servers []*asynq.Server
 	for target, sink := range w.from.sinks() {
 		logger := w.cfg.Logger.With("component", "worker", "target", string(target))
+		guard := newBreaker(target, sink.ping, logger)
+		go guard.run(life)
 		one := &worker{
 			target: target, reader: w.from.Records, outbox: w.from.Outbox, letters: w.from.DeadLetters,
-			sink: sink, memory: memory, stop: stop, logger: logger,
-			breaker: &breaker{target: target, ping: sink.ping, life: life, logger: logger},
+			sink: sink, memory: memory, stop: stop, hold: w.cfg.Timeout / 2, logger: logger,
+			breaker: guard,
 		}
 		server := w.server(life, target, logger)
 		if err := server.Start(asynq.HandlerFunc(one.process)); err != nil {
@@ -125,14 +127,15 @@ func shutdown(servers []*asynq.Server) {
 	stopped.Wait()
 }
 
-// asynqLog lets asynq speak through slog. What it tells of its own life is of
-// interest to its developers.
+// asynqLog lets asynq speak through slog. What it tells of its own life at level
+// Info is of interest to its developers alone.
 type asynqLog struct{ logger *slog.Logger }
 
-func (l asynqLog) Debug(args ...any) { l.logger.Debug("asynq: " + fmt.Sprint(args...)) }
-func (l asynqLog) Info(args ...any)  { l.logger.Debug("asynq: " + fmt.Sprint(args...)) }
-func (l asynqLog) Warn(args ...any)  { l.logger.Warn("asynq: " + fmt.Sprint(args...)) }
-func (l asynqLog) Error(args ...any) { l.logger.Error("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLog) Debug(args ...any) { l.logger.Debug("asynq", "says", fmt.Sprint(args...)) }
+
+func (l asynqLog) Info(args ...any)  { l.logger.Debug("asynq", "says", fmt.Sprint(args...)) }
+func (l asynqLog) Warn(args ...any)  { l.logger.Warn("asynq", "says", fmt.Sprint(args...)) }
+func (l asynqLog) Error(args ...any) { l.logger.Error("asynq", "says", fmt.Sprint(args...)) }
 
 // Fatal is for what asynq thinks should end the program; that is not for it to say.
-func (l asynqLog) Fatal(args ...any) { l.logger.Error("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLog) Fatal(args ...any) { l.logger.Error("asynq", "says", fmt.Sprint(args...)) }
