@@ -28,9 +28,9 @@ const (
 // Write brings records up to the given versions. One that is there in a higher
 // version stays, which is success; one of the same version is replaced, unless it
 // is the same in all else too. The edges that a record stated before give way to
-// those that it states now; ends that are not there yet are made as dangling nodes. A deletion leaves a
-// dangling node that keeps the version, so that an older write cannot bring the
-// record back, and the edges of others to it.
+// those that it states now; ends that are not there yet are made as dangling
+// nodes. A deletion leaves a dangling node that keeps the version, so that an
+// older write cannot bring the record back, and the edges of others to it.
 //
 // It returns nil or a *[WriteError]. Transactions that deadlock are tried again
 // at once; backing off from a server that is away is the caller's.
