@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,7 +59,8 @@ func (tx *transaction) step(ctx context.Context, s *slot) error {
 // failure tells an error frame, after which the host closes the stream and we
 // connect anew, from an error of our own.
 func (tx *transaction) failure(ctx context.Context, host string, err error) error {
-	if ended, ok := err.(*firehose.StreamError); ok {
+	var ended *firehose.StreamError
+	if errors.As(err, &ended) {
 		tx.line.Logger.ErrorContext(ctx, "the host ended the stream", "host", host, "name", ended.Name, "message", ended.Message)
 		return nil
 	}

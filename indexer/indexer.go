@@ -75,7 +75,7 @@ func (ix *Indexer) Run(ctx context.Context) error {
 		err := ix.lead(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		case errors.Is(err, store.ErrLockLost):
 			ix.cfg.Logger.WarnContext(ctx, "lost the writer's lock, waiting as standby", "error", err)
 		default:

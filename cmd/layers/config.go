@@ -53,9 +53,9 @@ func setting(category, flag, variable, value, usage string) *cli.StringFlag {
 }
 
 // secret is a setting that may also come from the file that VARIABLE_FILE names.
-func secret(category, flag, variable, usage string) *cli.StringFlag {
+func secret(flag, variable, usage string) *cli.StringFlag {
 	return &cli.StringFlag{
-		Name: flag, Category: category, Usage: usage + " (or " + variable + "_FILE)", HideDefault: true,
+		Name: flag, Category: categoryStores, Usage: usage + " (or " + variable + "_FILE)", HideDefault: true,
 		Sources: cli.NewValueSourceChain(cli.EnvVar(variable), secretFile(variable+"_FILE")),
 	}
 }
@@ -112,21 +112,21 @@ func networkFlags() []cli.Flag {
 
 func storeFlags() []cli.Flag {
 	return []cli.Flag{
-		secret(categoryStores, "database-url", "DATABASE_URL", "PostgreSQL, as postgres://user:password@host/database"),
-		secret(categoryStores, "redis-url", "REDIS_URL", "Redis, as redis://host:6379/0"),
+		secret("database-url", "DATABASE_URL", "PostgreSQL, as postgres://user:password@host/database"),
+		secret("redis-url", "REDIS_URL", "Redis, as redis://host:6379/0"),
 		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it there is no search projection"),
-		secret(categoryStores, "elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
+		secret("elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
 		setting(categoryStores, "elasticsearch-prefix", "ELASTICSEARCH_PREFIX", "layers", "first part of every index name"),
 		setting(categoryStores, "neo4j-url", "NEO4J_URL", "", "Neo4j, as bolt:// or neo4j://; without it there is no graph projection"),
 		setting(categoryStores, "neo4j-user", "NEO4J_USER", "", "user of Neo4j"),
-		secret(categoryStores, "neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
+		secret("neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
 		setting(categoryStores, "neo4j-database", "NEO4J_DATABASE", "", "database in Neo4j (default: the server's default)"),
 		setting(categoryStores, "neo4j-space", "NEO4J_SPACE", "", "name that keeps this deployment apart from others in one Neo4j database"),
 	}
 }
 
 func replicaFlags() []cli.Flag {
-	return []cli.Flag{secret(categoryStores, "database-replica-url", "DATABASE_REPLICA_URL", "a read replica of PostgreSQL for the API's reads")}
+	return []cli.Flag{secret("database-replica-url", "DATABASE_REPLICA_URL", "a read replica of PostgreSQL for the API's reads")}
 }
 
 func runFlags() []cli.Flag {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,8 +19,7 @@ func probe(got *config) *cli.Command {
 	return &cli.Command{
 		Name:   "probe",
 		Writer: io.Discard, ErrWriter: io.Discard,
-		Flags: append(append(append(append(append(append(append(serveFlags(), metricsFlags()...), followFlags()...), networkFlags()...),
-			storeFlags()...), replicaFlags()...), runFlags()...)),
+		Flags: slices.Concat(serveFlags(), metricsFlags(), followFlags(), networkFlags(), storeFlags(), replicaFlags(), runFlags()),
 		Action: func(_ context.Context, command *cli.Command) (err error) {
 			*got, _, err = begin(command, "database-url")
 			return err

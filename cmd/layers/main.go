@@ -19,9 +19,7 @@ import (
 var version = "dev"
 
 func main() {
-	ctx, stop := interruptible(context.Background())
-	defer stop()
-	if err := newApp(os.Stdout, os.Stderr).Run(ctx, os.Args); err != nil && !errors.Is(err, context.Canceled) {
+	if err := newApp(os.Stdout, os.Stderr).Run(interruptible(context.Background()), os.Args); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "layers:", err)
 		os.Exit(1)
 	}
@@ -29,7 +27,7 @@ func main() {
 
 // interruptible ends the context on the first SIGINT or SIGTERM, which lets what
 // runs drain; the second ends the process at once.
-func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+func interruptible(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -39,7 +37,7 @@ func interruptible(parent context.Context) (context.Context, context.CancelFunc)
 		<-signals
 		os.Exit(130)
 	}()
-	return ctx, cancel
+	return ctx
 }
 
 func newApp(out, errOut io.Writer) *cli.Command {

@@ -204,7 +204,10 @@ const persistEvery = 5 * time.Second
 func (p *parts) persist(ctx context.Context, what string, do func(context.Context) error) error {
 	for {
 		err := do(ctx)
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end was asked for
+		}
+		if err == nil {
 			return nil
 		}
 		p.logger.ErrorContext(ctx, "a store failed, will repeat", "what", what, "error", err)

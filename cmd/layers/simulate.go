@@ -39,14 +39,14 @@ func runSimulate(ctx context.Context, command *cli.Command) error {
 		if err != nil {
 			return fmt.Errorf("opening the recorded stream: %w", err)
 		}
-		defer recording.Close()
+		defer func() { _ = recording.Close() }()
 		return serveNetwork(ctx, command, simulate.NewRecordingServer(recording, simulate.ServerConfig{}), nil)
 	}
 	world, err := simulate.NewWorld(simulate.Config{Seed: command.Uint64("seed"), Dir: command.String("record")})
 	if err != nil {
 		return fmt.Errorf("making the network: %w", err)
 	}
-	defer world.Close()
+	defer func() { _ = world.Close() }()
 	generator, err := simulate.NewGenerator(world, simulate.Script{
 		Authors: command.Int("authors"), Records: command.Int("records"), PerCommit: command.Int("per-commit"),
 		Edits: command.Int("edits"), Foreign: command.Int("foreign"), Live: command.String("record") == "",
@@ -78,7 +78,7 @@ func serveNetwork(ctx context.Context, command *cli.Command, server *simulate.Se
 	if err := server.Start(command.String("listen")); err != nil {
 		return fmt.Errorf("serving the network: %w", err)
 	}
-	defer server.Stop()
+	defer func() { _ = server.Stop() }()
 	fmt.Fprintf(os.Stderr, "LAYERS_RELAY_URL=%s LAYERS_PLC_URL=%s LAYERS_ALLOW_PRIVATE_HOSTS=true\n", server.RelayURL(), server.URL())
 	if generate != nil {
 		if err := generate(); err != nil {

@@ -124,7 +124,7 @@ func (c *Client) subscribe(ctx context.Context, host string, cursors Cursors, em
 	}
 	header := http.Header{}
 	header.Set("User-Agent", c.cfg.UserAgent)
-	conn, response, err := c.dialer.DialContext(ctx, address, header)
+	conn, response, err := c.dialer.DialContext(ctx, address, header) //nolint:bodyclose // the library leaves nothing to close
 	if err != nil {
 		return dialError(address, response, err)
 	}

@@ -124,7 +124,7 @@ func (d *Directory) VerifiedHandle(ctx context.Context, did syntax.DID) (syntax.
 	}
 	declared, err := account.DeclaredHandle()
 	if err != nil {
-		return syntax.HandleInvalid, nil
+		return syntax.HandleInvalid, nil //nolint:nilerr // declares none
 	}
 	var named syntax.DID
 	if d.private {
@@ -136,7 +136,7 @@ func (d *Directory) VerifiedHandle(ctx context.Context, did syntax.DID) (syntax.
 		return "", fmt.Errorf("resolving handle %s: %w", declared, err)
 	}
 	if err != nil || named != did {
-		return syntax.HandleInvalid, nil
+		return syntax.HandleInvalid, nil //nolint:nilerr // the handle does not lead back
 	}
 	return declared, nil
 }
