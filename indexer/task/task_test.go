@@ -10,6 +10,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/semaphore"
 
@@ -188,4 +189,49 @@ func TestStoppingGivesBack(t *testing.T) {
 	w.run(cfg)
 	w.settled(targets...)
 	w.equal()
+}
+
+// TestRepositoriesGoAndComeBack: nothing is left of a repository that became
+// inactive, and all of it is there again after that.
+func TestRepositoriesGoAndComeBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, between{})
+	w.run(w.config())
+	w.create(80)
+	w.settled(targets...)
+	for _, active := range []bool{false, true} {
+		status := map[bool]string{false: "takendown", true: "active"}[active]
+		update := store.RepoUpdate{DID: someone, Active: &active, Status: &status}
+		require.NoError(t, w.writer.Apply(t.Context(), store.Batch{Repos: []store.RepoUpdate{update}}))
+		w.settled(targets...)
+		keys := w.keys
+		if !active {
+			w.keys = nil
+		}
+		w.equal()
+		w.keys = keys
+	}
+}
+
+// TestReindexGoesToMaintenance has everything projected again.
+func TestReindexGoesToMaintenance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, between{})
+	w.create(500)
+	w.run(w.config())
+	w.settled(targets...)
+	_, err := w.redis.Get(t.Context(), "asynq:{graph:maintenance}:processed").Result()
+	require.ErrorIs(t, err, redis.Nil, "changes are no maintenance")
+
+	require.NoError(t, w.direct.Graph.Wipe(t.Context()))
+	var all []syntax.NSID
+	for _, c := range w.cat.Collections() {
+		all = append(all, c.NSID)
+	}
+	require.NoError(t, w.stores.Outbox.EnqueueCollections(t.Context(), record.Graph, all))
+	w.settled(targets...)
+	w.equal()
+	done, err := w.redis.Get(t.Context(), "asynq:{graph:maintenance}:processed").Int()
+	require.NoError(t, err)
+	require.Positive(t, done)
 }
