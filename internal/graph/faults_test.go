@@ -172,7 +172,6 @@ func TestServerStoppedWhileWriting(t *testing.T) {
 		p.left.Store(cut)
 		err := client.Write(t.Context(), rest)
 		if err == nil {
-			rest = nil
 			break
 		}
 		failed := map[string]bool{}

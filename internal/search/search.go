@@ -82,7 +82,7 @@ func Open(cfg Config) (*Client, error) {
 	}
 	// Only the transport is used, not the client around it: that one refuses
 	// servers by a product header, and links the whole typed API.
-	transport, err := elastictransport.New(elastictransport.Config{
+	transport, err := elastictransport.New(elastictransport.Config{ //nolint:staticcheck // what replaces it takes the same settings one by one
 		URLs:   urls,
 		APIKey: cfg.APIKey,
 		// With one node a retry is the caller's to time; with several the next is tried at once.

@@ -169,9 +169,8 @@ func (g *Generator) batch() (syntax.DID, []Write) {
 			break
 		}
 		g.created++
-		queue := append(g.queues[p.Key.DID], Create(p.Key.Collection, p.Key.Rkey, p.Value))
-		g.queues[p.Key.DID] = queue
-		if len(queue) >= g.script.PerCommit {
+		g.queues[p.Key.DID] = append(g.queues[p.Key.DID], Create(p.Key.Collection, p.Key.Rkey, p.Value))
+		if queue := g.queues[p.Key.DID]; len(queue) >= g.script.PerCommit {
 			g.queues[p.Key.DID] = nil
 			return p.Key.DID, queue
 		}
