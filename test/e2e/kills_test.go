@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	kills     = 20
+	mostDelay = 500 * time.Millisecond // of a kill, after the event that it is for
+	ahead     = 2000                   // events that may be sent beyond those that a kill is for
+)
+
+// TestKills kills the indexer at random points of the stream, without a chance to
+// do anything. After each, what PostgreSQL holds is exactly what there was to hold
+// up to its cursor; in the end nothing is lost or left over, in any store.
+//
+// A kill does not show a missing fsync, since the page cache survives it.
+func TestKills(t *testing.T) {
+	dice := seeded(t)
+	s := newStream(t)
+	d := deploy(t, s.upstream())
+	last := s.LastSeq()
+	before, advanced, busy := int64(0), 0, 0
+	for i := range kills {
+		// Each kill has a section of the stream, and the gate keeps the indexer from
+		// running far beyond it. It comes a moment after a random event of the section
+		// has been sent: before that is committed, or after, or meanwhile.
+		start, end := (last-2*ahead)*int64(i)/kills, (last-2*ahead)*int64(i+1)/kills
+		point := start + 1 + dice.Int64N(end-start)
+		moment := time.Duration(dice.Int64N(int64(mostDelay)))
+		sent := s.sending(point)
+		s.open(end + ahead)
+		ix := d.indexer()
+		select {
+		case <-sent:
+		case <-ix.ended:
+			t.Fatalf("%s has ended: %s", ix.name, ix.failure())
+		case <-time.After(patience):
+			t.Fatalf("event %d has not been sent after %s", point, patience)
+		}
+		time.Sleep(moment)
+		ix.kill()
+
+		after := d.snapshot()
+		require.GreaterOrEqual(t, after.cursor, before, "the cursor went back")
+		require.LessOrEqual(t, after.cursor, s.latest(), "the cursor ran ahead")
+		require.Less(t, after.cursor, last, "the stream was to be unfinished")
+		t.Logf("kill %d: %s after event %d was sent; sent up to %d, committed from %d to %d",
+			i+1, moment.Round(time.Millisecond), point, s.latest(), before, after.cursor)
+		if after.cursor < s.latest() {
+			busy++
+		}
+		if after.cursor > before {
+			advanced++
+		}
+		before = after.cursor
+		d.equal(after, truthOf(s.World, after.cursor), fmt.Sprintf("after kill %d", i+1))
+	}
+	t.Logf("of %d kills, %d with events sent and not yet committed, %d after some progress", kills, busy, advanced)
+	require.GreaterOrEqual(t, busy, kills/5, "kills are to come while the indexer is at work")
+	require.GreaterOrEqual(t, advanced, kills/5, "kills are to come after some progress")
+
+	s.open(last)
+	ix := d.indexer()
+	d.reach(last, ix)
+	d.settle(ix)
+	d.projected(truthOf(s.World, 0))
+	d.verified()
+	ix.stop()
+}
