@@ -42,7 +42,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.runs, "runs", 1, "how often each measurement is made; the table shows the median, and the least in brackets")
 	flag.StringVar(&o.only, "only", "single,hundred,large", "comma-separated `streams`: single, hundred, large, relay")
-	flag.StringVar(&o.modes, "modes", "apart,together", "apart: the line alone, and the workers after it; together: both at once")
+	flag.StringVar(&o.modes, "modes", "apart,together", "comma-separated `modes`: alone, the line without workers; apart, the same, and the workers after it; together, both at once")
 	flag.Float64Var(&o.scale, "scale", 1, "size of the streams, as a factor")
 	flag.BoolVar(&o.limits, "limits", true, "measure the bare limits too")
 	flag.StringVar(&o.json, "json", "", "`file` to write everything to that was measured")
@@ -95,8 +95,7 @@ func run(ctx context.Context, o options) (err error) {
 }
 
 func buildProgram(ctx context.Context, path string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "github.com/layers-pub/layers-appview/cmd/layers")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/layers-pub/layers-appview/cmd/layers")
 	if output, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build layers: %w\n%s", err, output)
 	}
@@ -146,8 +145,13 @@ func (b *bench) measure(ctx context.Context, recorded recording, mode string) (r
 		return result{}, err
 	}
 	m := &measurement{bench: b, scratch: fresh, recording: recorded, result: result{Mode: mode}}
-	err = m.run(ctx)
-	if err == nil && b.options.limits && b.limits == nil {
+	switch mode {
+	case alone, apart, together:
+		err = m.run(ctx)
+	default:
+		err = fmt.Errorf("-modes: no mode is called %q", mode)
+	}
+	if err == nil && mode != alone && b.options.limits && b.limits == nil {
 		b.say("bare limits")
 		b.limits, err = measureLimits(ctx, fresh, b.program)
 	}

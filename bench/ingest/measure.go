@@ -15,7 +15,8 @@ import (
 
 // The modes of a measurement.
 const (
-	apart    = "apart"    // the line without workers, and then workers without the line
+	alone    = "alone"    // the line without workers
+	apart    = "apart"    // the same, and then workers without the line
 	together = "together" // as `layers indexer` runs by default
 )
 
@@ -157,7 +158,7 @@ func freePorts(n int) ([]string, error) {
 // index runs the indexer over the stream, to its end in every store.
 func (m *measurement) index(ctx context.Context, host *served) (err error) {
 	var args []string
-	if m.result.Mode == apart {
+	if m.result.Mode != together {
 		args = append(args, "--no-workers")
 	}
 	ix, err := m.start(host, "indexer", args...)
@@ -180,6 +181,9 @@ func (m *measurement) index(ctx context.Context, host *served) (err error) {
 	m.result.PeakMiB = peakMemory(ix.pid())
 	if err := <-profiled; err != nil {
 		return err
+	}
+	if m.result.Mode == alone {
+		return nil
 	}
 	workers, began := ix, connected.at
 	if m.result.Mode == apart {

@@ -41,8 +41,8 @@ func (r report) print(out io.Writer) {
 	for _, s := range r.Streams {
 		fmt.Fprintf(out, "\n%s: %d commits with %d changes of records, %.1f MB\n", s.Name, s.Facts.Commits, s.Facts.Changes, float64(s.Facts.Bytes)/1e6)
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(table, "\tcommits/s\trecords/s\tseconds\tindexer CPU s\tstores CPU s\tothers CPU s\tpeak MiB\t\n")
-		for _, mode := range []string{apart, together} {
+		fmt.Fprint(table, "\tcommits/s\trecords/s\tseconds\tindexer µs\tstores µs\tothers cores\tpeak MiB\t\n")
+		for _, mode := range []string{alone, apart, together} {
 			s.printMode(table, mode)
 		}
 		_ = table.Flush()
@@ -75,30 +75,36 @@ func (s stream) printMode(out io.Writer, mode string) {
 	if mode == together {
 		line = "PostgreSQL, workers at work"
 	}
+	each := func(seconds func(spent) float64, of func(result) spent) string {
+		return most(column(func(r result) float64 { return seconds(of(r)) * 1e6 / float64(s.Facts.Changes) }), "%.0f")
+	}
+	costs := func(of func(result) spent) {
+		fmt.Fprintf(out, "%s\t%s\t%s\t", each(func(s spent) float64 { return s.Indexer }, of), each(spent.ofStores, of),
+			most(column(func(r result) float64 { return of(r).Others / of(r).Seconds }), "%.1f"))
+	}
 	toPostgres := func(r result) float64 { return r.ToPostgres }
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", line, rate(toPostgres, s.Facts.Commits), rate(toPostgres, s.Facts.Changes),
-		most(column(toPostgres), "%.1f"), most(column(func(r result) float64 { return r.Line.Indexer }), "%.1f"),
-		most(column(func(r result) float64 { return r.Line.ofStores() }), "%.1f"),
-		most(column(func(r result) float64 { return r.Line.Others }), "%.1f"),
-		most(column(func(r result) float64 { return r.PeakMiB }), "%.0f"))
-	for _, target := range targets {
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t", line, rate(toPostgres, s.Facts.Commits), rate(toPostgres, s.Facts.Changes), most(column(toPostgres), "%.1f"))
+	costs(func(r result) spent { return r.Line })
+	fmt.Fprintf(out, "%s\t\n", most(column(func(r result) float64 { return r.PeakMiB }), "%.0f"))
+	if mode == alone {
+		return
+	}
+	for i, target := range targets {
 		name := map[string]string{"tables": "read tables", "search": "Elasticsearch", "graph": "Neo4j"}[target]
 		if mode == apart {
 			name += ", afterwards"
 		}
 		projected := func(r result) float64 { return r.Projected[target] }
 		fmt.Fprintf(out, "%s\t\t%s\t%s\t", name, rate(projected, s.Facts.Changes), most(column(projected), "%.1f"))
-		if target == targets[len(targets)-1] {
-			fmt.Fprintf(out, "%s\t%s\t%s\t", most(column(func(r result) float64 { return r.Catchup.Indexer }), "%.1f"),
-				most(column(func(r result) float64 { return r.Catchup.ofStores() }), "%.1f"),
-				most(column(func(r result) float64 { return r.Catchup.Others }), "%.1f"))
-			if mode == apart {
-				fmt.Fprint(out, most(column(func(r result) float64 { return r.WorkerMiB }), "%.0f"))
-			}
-			fmt.Fprint(out, "\t\n")
+		if i < len(targets)-1 {
+			fmt.Fprint(out, "\t\t\t\t\n")
 			continue
 		}
-		fmt.Fprint(out, "\t\t\t\t\n")
+		costs(func(r result) spent { return r.Catchup })
+		if mode == apart {
+			fmt.Fprint(out, most(column(func(r result) float64 { return r.WorkerMiB }), "%.0f"))
+		}
+		fmt.Fprint(out, "\t\n")
 	}
 }
 

@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&o.url, "url", "", "`address` of a running API; default: one is started on a scratch database")
 	flag.StringVar(&o.database, "database-url", cmp.Or(os.Getenv("DATABASE_URL"), os.Getenv("LAYERS_TEST_DATABASE_URL")), "PostgreSQL that the API reads, or where to make the scratch database")
 	flag.IntVar(&o.connections, "connections", 32, "connections that ask at once")
-	flag.IntVar(&o.pool, "pool", 8, "connections to PostgreSQL of the API that is started")
+	flag.IntVar(&o.pool, "pool", 16, "connections to PostgreSQL of the API that is started")
 	flag.DurationVar(&o.duration, "duration", 4*time.Second, "of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 3, "measurements of each kind; the median counts")
 	flag.IntVar(&o.records, "records", 50_000, "in the scratch database")
