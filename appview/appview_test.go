@@ -485,7 +485,7 @@ func TestClientAddressComesFromTrustedProxiesAlone(t *testing.T) {
 		{"through IPv6", "[fd00::1]:1", "2001:db8::1", "2001:db8::1", proxies},
 		{"loopback is not trusted by itself", "127.0.0.1:1", "1.2.3.4", "127.0.0.1", proxies},
 	} {
-		req := httptest.NewRequest("GET", "/", nil)
+		req := httptest.NewRequest(http.MethodGet, "/", nil)
 		req.RemoteAddr = c.remote
 		req.Header.Set("X-Forwarded-For", c.forwarded)
 		require.Equal(t, c.want, clientAddress(c.trusted)(req), c.name)

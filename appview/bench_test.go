@@ -62,7 +62,7 @@ func BenchmarkServer(b *testing.B) {
 		"list": "/xrpc/pub.layers.corpus.listCorpora?limit=50&repo=did%3Aplc%3Aewvi7nxzyoun6zhxrhs64oiz",
 	} {
 		b.Run(name, func(b *testing.B) {
-			req := httptest.NewRequest("GET", target, nil)
+			req := httptest.NewRequest(http.MethodGet, target, nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				server.public.Handler.ServeHTTP(sink{http.Header{}}, req)

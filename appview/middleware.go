@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -34,13 +35,7 @@ func saneRequestID(id string) bool {
 	if id == "" || len(id) > maxRequestID {
 		return false
 	}
-	for _, r := range []byte(id) {
-		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-		if !letter && !('0' <= r && r <= '9') && r != '-' && r != '_' && r != '.' {
-			return false
-		}
-	}
-	return true
+	return strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
 }
 
 // observe writes the access log and the metrics of every request. It has the

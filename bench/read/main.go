@@ -45,16 +45,21 @@ func main() {
 	flag.IntVar(&o.records, "records", 50_000, "in the scratch database")
 	flag.BoolVar(&o.serve, "serve", false, "be the API process (used by this program itself)")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	run := bench
 	if o.serve {
 		run = serve
 	}
-	if err := run(ctx, o, os.Stdout); err != nil {
+	if err := interruptible(run, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/read:", err)
 		os.Exit(1)
 	}
+}
+
+// interruptible ends a run early, but in order, on SIGINT and SIGTERM.
+func interruptible(run func(context.Context, options, io.Writer) error, o options) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, o, os.Stdout)
 }
 
 // bench sets up what is missing, measures, and prints the table.
