@@ -27,8 +27,8 @@ test: ## get and start the real stores, run every test against them, stop what w
 	go run ./test/stores -- go test -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: ## the tests of the concurrent packages under the race detector
-	go run ./test/stores -- go test -race -timeout 30m ./indexer/... ./appview/... ./internal/simulate/... ./internal/catalog/...
+race: ## the tests of the packages that share memory between goroutines, under the race detector
+	go run ./test/stores --only postgres -- go test -race -timeout 20m ./indexer ./indexer/firehose ./indexer/verify ./appview/... ./internal/simulate
 
 .PHONY: stores
 stores: ## keep the four real stores running, and print their addresses, until interrupted
