@@ -19,7 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,17 +150,16 @@ func (s *Server) routes(queries *xrpc.Service, id identity, m *measures) http.Ha
 		middleware.GzipWithConfig(middleware.GzipConfig{Level: 1, MinLength: gzipAbove}),
 		deadline(s.cfg.RequestTimeout),
 	)
-	var names []syntax.NSID
-	if queries != nil {
-		queries.Mount(e)
-		names = queries.Queries()
-	}
-	get(e, "/xrpc/_health", answerJSON(map[string]string{"version": s.cfg.Version}))
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)
+	if queries == nil {
+		return e
+	}
+	queries.Mount(e)
+	get(e, "/xrpc/_health", answerJSON(map[string]string{"version": s.cfg.Version}))
 	get(e, "/.well-known/did.json", answerJSON(id.document()))
 	get(e, "/robots.txt", answerText(robots))
-	get(e, "/", answerText(landing(id, names)))
+	get(e, "/", answerText(landing(id, queries.Queries())))
 	return e
 }
 

@@ -181,6 +181,22 @@ func TestWhatEveryServerAnswers(t *testing.T) {
 	}
 }
 
+func TestAServerWithoutQueriesAnswersProbes(t *testing.T) {
+	t.Parallel()
+	server, err := New(Config{Listen: "127.0.0.1:0", MetricsListen: "127.0.0.1:0"},
+		Deps{Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	for path, status := range map[string]int{"/health": 200, "/ready": 200, "/": 404, "/xrpc/_health": 404, "/xrpc/com.example.do": 404} {
+		require.Equal(t, status, request(t, "GET", "http://"+server.Addr()+path, nil).status, path)
+	}
+	require.Equal(t, 200, request(t, "GET", "http://"+server.MetricsAddr()+"/metrics", nil).status)
+	stop()
+	require.NoError(t, <-done)
+}
+
 func TestDIDDocumentOfAServerWithoutPublicURL(t *testing.T) {
 	t.Parallel()
 	b := start(t, Config{}, notFound)
