@@ -2,6 +2,7 @@ package appview
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -140,7 +141,9 @@ func (b *bundle) do(t *testing.T, method, path string, header ...string) answer 
 
 func request(t *testing.T, method, url string, body io.Reader, header ...string) answer {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	require.NoError(t, err)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -255,17 +258,22 @@ func TestBrowsersMayAskFromAnywhere(t *testing.T) {
 
 func TestAHangingStoreIsAnsweredFor(t *testing.T) {
 	t.Parallel()
-	ended := make(chan error, 1)
-	b := start(t, Config{RequestTimeout: 20 * time.Millisecond}, func(ctx context.Context) error {
-		err := hang(ctx)
-		ended <- err
-		return err
-	})
-	got := b.do(t, "GET", aGet)
-	require.Equal(t, http.StatusServiceUnavailable, got.status)
-	require.Equal(t, "ServiceUnavailable", got.errorName(t))
-	require.NotEmpty(t, got.header.Get("Retry-After"))
-	require.ErrorIs(t, <-ended, context.DeadlineExceeded, "the store's call is still running")
+	for name, told := range map[string]error{
+		"the context's own error": nil,
+		"words of the store's":    errors.New("canceling statement due to user request"),
+	} {
+		ended := make(chan error, 1)
+		b := start(t, Config{RequestTimeout: 20 * time.Millisecond}, func(ctx context.Context) error {
+			err := hang(ctx)
+			ended <- err
+			return cmp.Or(told, err)
+		})
+		got := b.do(t, "GET", aGet)
+		require.Equal(t, http.StatusServiceUnavailable, got.status, name)
+		require.Equal(t, "ServiceUnavailable", got.errorName(t), name)
+		require.NotEmpty(t, got.header.Get("Retry-After"), name)
+		require.ErrorIs(t, <-ended, context.DeadlineExceeded, "the store's call is still running")
+	}
 }
 
 func TestFaultsOfOursAreLoggedAndNotShown(t *testing.T) {
