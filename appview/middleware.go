@@ -91,7 +91,6 @@ func deadline(d time.Duration) echo.MiddlewareFunc {
 			ctx, cancel := context.WithTimeout(req.Context(), d)
 			defer cancel()
 			c.SetRequest(req.WithContext(ctx))
-			defer c.SetRequest(req)
 			err := next(c)
 			if err != nil && ctx.Err() != nil {
 				// A store that was told to stop may say so in words of its own.
