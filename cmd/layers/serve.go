@@ -22,6 +22,10 @@ import (
 	"github.com/layers-pub/layers-appview/internal/store"
 )
 
+// apiConns is how many queries one API process has in PostgreSQL at a time: with
+// fewer, requests wait for a connection; with more, for the server.
+const apiConns = 16
+
 func apiCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "api",
@@ -33,7 +37,7 @@ func apiCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			pool := store.Config{URL: cfg.DatabaseURL, ReadOnly: true, Name: "layers api"}
+			pool := store.Config{URL: cfg.DatabaseURL, MaxConns: apiConns, ReadOnly: true, Name: "layers api"}
 			if cfg.ReplicaURL != "" {
 				pool.URL = cfg.ReplicaURL
 			}
