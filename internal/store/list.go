@@ -103,9 +103,8 @@ type lister struct {
 	several    []Match           // properties that are arrays, with their terms
 }
 
-// sort tells apart what has to match. It returns the property that is no array
-// and may have one of several values, if any; of a second one, only the first
-// value would have an index, so there it is an error.
+// sort tells apart what has to match. It returns the first property that is no
+// array and may have one of several values, if any.
 func (l *lister) sort() (choice Match, err error) {
 	for _, m := range l.query.Match {
 		if len(m.Values) == 0 {
@@ -121,6 +120,7 @@ func (l *lister) sort() (choice Match, err error) {
 		switch {
 		case array, !l.layout.known, len(m.Values) > 1 && choice.Name != "":
 			l.several = append(l.several, m) // also right for what is no array, but without an index
+			l.mode = planned                 // which way is short depends on how common the elements are
 		case len(m.Values) > 1:
 			choice = m
 		default:
@@ -138,10 +138,13 @@ func (l *lister) list() string {
 	}
 	for _, m := range l.several {
 		terms := l.arg(m.Values) + "::text[]"
-		conditions = append(conditions, array(m.Name)+" ?| "+terms)
+		matches := array(m.Name) + " ?| " + terms
 		if scope, value, ok := l.scope(m.Name); ok {
-			conditions = append(conditions, "list_terms("+scope+", "+array(m.Name)+") && list_terms("+value+", to_jsonb("+terms+"))")
+			// CASE keeps the planner from taking the two conditions for independent, and
+			// their product for the number of matches.
+			matches = "list_terms(" + scope + ", " + array(m.Name) + ") && list_terms(" + value + ", " + terms + ") AND CASE WHEN " + matches + " THEN true END"
 		}
+		conditions = append(conditions, matches)
 	}
 	slices.Sort(conditions) // the same question is the same text, and prepared once
 	if l.query.After != nil {

@@ -190,7 +190,9 @@ func (l ListIndex) indexes(add func(definition string, names ...string)) {
 		switch {
 		case c.Name == lead:
 		case c.Array:
-			add("USING gin (list_terms("+scopeOf(lead)+", "+array(c.Name)+")) WITH (fastupdate = off) WHERE "+array(c.Name)+" IS NOT NULL", lead, c.Name)
+			// Not partial, since PostgreSQL uses no statistics of partial indexes. Without
+			// fastupdate no reader pays for what writers have put off.
+			add("USING gin (list_terms("+scopeOf(lead)+", "+array(c.Name)+")) WITH (fastupdate = off)", lead, c.Name)
 		case lead == leadRepo:
 			add("(did, ("+scalar(c.Name)+"), sort_key, rkey) WHERE "+scalar(c.Name)+" IS NOT NULL", lead, c.Name)
 		case lead == "":

@@ -108,14 +108,31 @@ CREATE TABLE cursor (
 -- the scope in which lists look for it, as the repository. So the index answers
 -- "this repository's records in Yoruba", and the statistics PostgreSQL keeps of it
 -- tell a rare pair from a common one, for which walking the list in its order is faster.
--- Equal hashes of unequal terms are possible: whoever asks also compares the terms.
-CREATE FUNCTION list_terms(scope text, terms jsonb) RETURNS bigint[]
+-- Unequal terms may have equal hashes: whoever asks also compares the terms.
+CREATE FUNCTION list_terms(scope text, terms text[]) RETURNS bigint[]
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-	RETURN (
-		SELECT array_agg(hashtextextended((scope || chr(1) || term) COLLATE "C", 0))
-		FROM jsonb_array_elements_text(terms) AS term
-	);
+	RETURN (SELECT array_agg(hashtextextended((scope || chr(1) || term) COLLATE "C", 0)) FROM unnest(terms) AS term);
+
+-- The same for what is indexed. A loop takes a fraction of the time of a subquery here.
+-- +goose StatementBegin
+CREATE FUNCTION list_terms(scope text, terms jsonb) RETURNS bigint[]
+	LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+DECLARE
+	hashes bigint[] := '{}';
+BEGIN
+	IF jsonb_typeof(terms) <> 'array' THEN -- from before the lexicon made an array of it
+		terms := jsonb_build_array(terms);
+	END IF;
+	FOR i IN 0 .. jsonb_array_length(terms) - 1 LOOP
+		hashes := hashes || hashtextextended((scope || chr(1) || (terms ->> i)) COLLATE "C", 0);
+	END LOOP;
+	RETURN hashes;
+END
+$$;
+-- +goose StatementEnd
 
 -- +goose Down
 DROP TABLE cursor, refs, partitions, records, repos, clock;
-DROP FUNCTION list_terms;
+DROP FUNCTION list_terms(text, jsonb);
+DROP FUNCTION list_terms(text, text[]);

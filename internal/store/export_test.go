@@ -1,0 +1,12 @@
+package store
+
+import "context"
+
+// ListSQL is the statement of a list, for a look at its plan.
+func (r *Reader) ListSQL(ctx context.Context, query Query) (sql string, args []any, err error) {
+	s, err := r.listStatement(ctx, &query)
+	if err != nil {
+		return "", nil, err
+	}
+	return s.String(), s.args, nil
+}
