@@ -62,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 
 // cancelGrace is how long a server has to end a cancelled query before the
 // connection is given up.
-const cancelGrace = 5 * time.Second
+const cancelGrace = time.Second
 
 func cancelInServer(conn *pgconn.PgConn) ctxwatch.Handler {
 	return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelGrace}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -78,8 +79,7 @@ func TestListsReadHardlyMoreThanTheyReturn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.fill()
-	big := alice
-	big = "did:plc:r0"
+	big := syntax.DID("did:plc:r0")
 	match := func(pairs ...string) (all []store.Match) {
 		for _, pair := range pairs {
 			name, values, _ := strings.Cut(pair, "=")
