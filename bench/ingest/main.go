@@ -32,6 +32,7 @@ type options struct {
 	modes    string
 	scale    float64
 	limits   bool
+	quiet    time.Duration
 	json     string
 	profiles string
 	program  string
@@ -45,6 +46,7 @@ func main() {
 	flag.StringVar(&o.modes, "modes", "apart,together", "comma-separated `modes`: alone, the line without workers; apart, the same, and the workers after it; together, both at once")
 	flag.Float64Var(&o.scale, "scale", 1, "size of the streams, as a factor")
 	flag.BoolVar(&o.limits, "limits", true, "measure the bare limits too")
+	flag.DurationVar(&o.quiet, "quiet", 0, "before each run, wait up to so `long` for the machine to have nothing else to do")
 	flag.StringVar(&o.json, "json", "", "`file` to write everything to that was measured")
 	flag.StringVar(&o.profiles, "profiles", "", "`directory` to write CPU and heap profiles of the indexer to")
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
@@ -80,18 +82,20 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	report := report{At: time.Now().UTC().Truncate(time.Second), Machine: describeMachine(), Runs: o.runs}
 	for _, name := range strings.Split(o.only, ",") {
-		measured, err := b.measureStream(ctx, name)
-		if err != nil {
-			return fmt.Errorf("stream %q: %w", name, err)
-		}
+		var measured stream
+		measured, err = b.measureStream(ctx, name)
 		report.Streams = append(report.Streams, measured)
+		if err != nil {
+			err = fmt.Errorf("stream %q: %w", name, err) // what was measured before is shown all the same
+			break
+		}
 	}
 	report.Limits = b.limits
 	report.print(os.Stdout)
 	if o.json != "" {
-		return report.save(o.json)
+		err = errors.Join(err, report.save(o.json))
 	}
-	return nil
+	return err
 }
 
 func buildProgram(ctx context.Context, path string) error {

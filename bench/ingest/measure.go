@@ -47,6 +47,7 @@ type measurement struct {
 const measureTime = 10 * time.Minute // for one measurement; no stream takes so long
 
 func (m *measurement) run(ctx context.Context) error {
+	awaitQuiet(ctx, m.quiet)
 	ctx, cancel := context.WithTimeout(ctx, measureTime)
 	defer cancel()
 	if err := m.warm(ctx); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"net/url"
 	"os"
@@ -172,6 +173,21 @@ func machineCPU() float64 {
 	}
 	user, nice, system, irq, softirq, steal := f[1], f[2], f[3], f[6], f[7], f[8]
 	return (number(user) + number(nice) + number(system) + number(irq) + number(softirq) + number(steal)) / ticks
+}
+
+const (
+	quietSpan  = 3 * time.Second
+	quietCores = 0.3 // what the stores' own housekeeping may take
+)
+
+// awaitQuiet waits until the machine has been idle for a moment, at most so long.
+func awaitQuiet(ctx context.Context, most time.Duration) {
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		before := machineCPU()
+		if sleep(ctx, quietSpan) != nil || machineCPU()-before < quietCores*quietSpan.Seconds() {
+			return
+		}
+	}
 }
 
 // peakMemory is the most that a process has had resident so far, in MiB.
