@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -54,7 +55,8 @@ type dev struct {
 	parts
 	out     io.Writer
 	command *cli.Command
-	address string // of the API
+	address string      // of the API
+	filled  atomic.Bool // the simulated network has its first records
 }
 
 // run starts the parts in order and stops them in the reverse one: the stores go
@@ -126,6 +128,7 @@ func (d *dev) startStores(ctx context.Context) (stop func(), err error) {
 func (d *dev) startNetwork() (generate func(context.Context) error, stop func(), err error) {
 	if relay := d.command.String("relay"); relay != "" {
 		d.cfg.Relays = strings.Split(relay, ",")
+		d.filled.Store(true)
 		return func(context.Context) error { return nil }, func() {}, nil
 	}
 	d.say("making a simulated network with %d records", d.command.Int("records"))
@@ -158,6 +161,7 @@ func (d *dev) generate(ctx context.Context, generator *simulate.Generator) error
 			return fmt.Errorf("generating records: %w", err)
 		}
 	}
+	d.filled.Store(true)
 	if err := generator.Run(ctx, d.command.Float("rate")); err != nil {
 		return fmt.Errorf("generating edits: %w", err)
 	}
@@ -184,7 +188,7 @@ func (d *dev) report(ctx context.Context) error {
 			continue
 		}
 		d.say("indexed %d records of %d repositories; %d layers on their way to the read tables", counts.Records, counts.Repos, depth.Rows)
-		if counts.Records >= int64(d.command.Int("records"))*9/10 && depth.Empty() {
+		if d.filled.Load() && counts.Records > 0 && depth.Empty() {
 			return d.invite(ctx, reader)
 		}
 	}
