@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,4 +81,90 @@ func benchmarkApply(b *testing.B, size int, add func(*store.Batch, *corpus)) {
 		}
 	}
 	b.ReportMetric(float64(source.made)/b.Elapsed().Seconds(), "records/s")
+}
+
+// BenchmarkRead measures single reads from many goroutines, and beside them the
+// bare SQL that an answer cannot do without.
+func BenchmarkRead(b *testing.B) {
+	w, source := newWorld(b), &corpus{}
+	var keys []record.Key
+	for range 10 {
+		var batch store.Batch
+		for range 2000 {
+			c := source.next()
+			batch.Changes = append(batch.Changes, c)
+			keys = append(keys, c.Key)
+		}
+		if err := w.writer.Apply(context.Background(), batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := w.Pool.Exec(context.Background(), "VACUUM ANALYZE"); err != nil {
+		b.Fatal(err)
+	}
+	parallel := func(name string, read func(record.Key) error) {
+		b.Run(name, func(b *testing.B) {
+			var next atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := read(keys[int(next.Add(7919))%len(keys)]); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reads/s")
+		})
+	}
+	ctx := context.Background()
+	parallel("get", func(k record.Key) error {
+		_, err := w.reader.Get(ctx, k)
+		return err
+	})
+	parallel("get/bare", func(k record.Key) error {
+		var cid string
+		var value []byte
+		const bare = "SELECT cid, value FROM records WHERE collection = $1 AND did = $2 AND rkey = $3"
+		return w.Pool.QueryRow(ctx, bare, string(k.Collection), string(k.DID), string(k.Rkey)).Scan(&cid, &value)
+	})
+	parallel("list", func(k record.Key) error {
+		_, err := w.reader.List(ctx, store.Query{Collection: k.Collection, Repo: &k.DID, Limit: 50})
+		return err
+	})
+	parallel("load=500", func(k record.Key) error {
+		at := max(0, int(k.Rkey[len(k.Rkey)-1])*len(keys)/256-500)
+		_, err := w.reader.Load(ctx, keys[at:at+500])
+		return err
+	})
+}
+
+// BenchmarkOutbox measures how fast one dispatcher claims rows and has them deleted,
+// 500 at a time, out of a backlog.
+func BenchmarkOutbox(b *testing.B) {
+	w, source := newWorld(b), &corpus{}
+	ctx := context.Background()
+	rows := 0
+	for b.Loop() {
+		claimed, err := w.outbox.Claim(ctx, record.Search, 500, time.Hour)
+		if err == nil {
+			err = w.outbox.Done(ctx, record.Search, claimed)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		rows += len(claimed)
+		if len(claimed) < 500 {
+			b.StopTimer()
+			for range 10 {
+				var batch store.Batch
+				for range 2000 {
+					batch.Changes = append(batch.Changes, source.next())
+				}
+				if err := w.writer.Apply(ctx, batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StartTimer()
+		}
+	}
+	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
 }

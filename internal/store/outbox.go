@@ -33,11 +33,29 @@ func NewOutbox(pool *pgxpool.Pool) *Outbox { return &Outbox{pool: pool} }
 // from earlier: the outbox is empty one minute and holds millions the next.
 const planned = pgx.QueryExecModeCacheDescribe
 
+// outboxSettings are those of every transaction on the outbox. PostgreSQL is to take
+// rows from an index one by one, in its order: it would rather collect all rows to
+// sort them if it believes them to be few, and how many there are is what its
+// statistics of a queue never know. And it need not wait for the disk: after a crash
+// of the server a row may be there once more, to be carried out again.
+const outboxSettings = `SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
+	SET LOCAL enable_mergejoin = off; SET LOCAL synchronous_commit = off`
+
+// transact runs do in a transaction of its own.
+func (o *Outbox) transact(ctx context.Context, do func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, outboxSettings); err != nil {
+			return err
+		}
+		return do(tx)
+	})
+}
+
 // Claim leases up to limit rows of a projection: the oldest whose lease has run
 // out, then the oldest that nobody has had. Nobody else gets them before the lease
 // is over. No rows means that there is nothing to do at present.
 func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lease time.Duration) (claimed []record.Pending, err error) {
-	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	err = o.transact(ctx, func(tx pgx.Tx) (err error) {
 		claimed, err = collect(ctx, tx, scanPending, `
 			WITH overdue AS (
 				SELECT id FROM outbox WHERE target = $1 AND claimed_until < now()
@@ -45,9 +63,9 @@ func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lea
 			ready AS (
 				SELECT id FROM outbox WHERE target = $1 AND claimed_until IS NULL
 				ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
-			picked AS (SELECT id FROM overdue UNION ALL (SELECT id FROM ready ORDER BY id) LIMIT $2)
+			picked AS (SELECT id FROM overdue UNION ALL SELECT id FROM ready LIMIT $2)
 			UPDATE outbox o SET claimed_until = now() + $3::interval, attempts = attempts + 1 FROM picked
-			WHERE o.target = $1 AND o.id = picked.id RETURNING o.id, o.version, o.collection, o.did, o.rkey`,
+			WHERE o.id = picked.id RETURNING o.id, o.version, o.collection, o.did, o.rkey`,
 			planned, target, limit, lease)
 		if err != nil || len(claimed) == limit {
 			return err
@@ -71,7 +89,10 @@ func scanPending(row pgx.CollectableRow) (p record.Pending, err error) {
 // Done deletes rows whose projection has been written. Newer rows of the same
 // records stay.
 func (o *Outbox) Done(ctx context.Context, target record.Target, rows []record.Pending) error {
-	_, err := o.pool.Exec(ctx, "DELETE FROM outbox WHERE target = $1 AND id = ANY ($2)", planned, target, ids(rows))
+	err := o.transact(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "DELETE FROM outbox WHERE id = ANY ($1) AND target = $2", planned, ids(rows), target)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("delete %d outbox rows of %s: %w", len(rows), target, ended(ctx, err))
 	}
@@ -81,8 +102,11 @@ func (o *Outbox) Done(ctx context.Context, target record.Target, rows []record.P
 // Release ends the lease of rows that could not be carried out; they may be
 // claimed again after delay.
 func (o *Outbox) Release(ctx context.Context, target record.Target, rows []record.Pending, delay time.Duration) error {
-	_, err := o.pool.Exec(ctx, "UPDATE outbox SET claimed_until = clock_timestamp() + $3::interval WHERE target = $1 AND id = ANY ($2)",
-		planned, target, ids(rows), delay)
+	err := o.transact(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE outbox SET claimed_until = now() + $3::interval WHERE id = ANY ($1) AND target = $2",
+			planned, ids(rows), target, delay)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("release %d outbox rows of %s: %w", len(rows), target, ended(ctx, err))
 	}
@@ -146,10 +170,13 @@ func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error)
 	var d Depth
 	var seconds float64
 	err := o.pool.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE target = $1 LIMIT $2) counted),
+		SELECT (SELECT count(*) FROM (
+				SELECT FROM outbox WHERE target = $1 AND claimed_until IS NOT NULL
+				UNION ALL SELECT FROM outbox WHERE target = $1 AND claimed_until IS NULL LIMIT $2) counted),
 			(SELECT count(*) FROM (SELECT FROM sweeps WHERE target = $1 LIMIT $2) counted),
 			coalesce(extract(epoch FROM clock_timestamp() - least(
-				(SELECT enqueued_at FROM outbox WHERE target = $1 ORDER BY id LIMIT 1),
+				(SELECT min(enqueued_at) FROM (SELECT enqueued_at FROM outbox WHERE target = $1 AND claimed_until IS NOT NULL LIMIT $2) claimed),
+				(SELECT enqueued_at FROM outbox WHERE target = $1 AND claimed_until IS NULL ORDER BY id LIMIT 1),
 				(SELECT enqueued_at FROM sweeps WHERE target = $1 ORDER BY id LIMIT 1))), 0)::float8`,
 		planned, target, MaxDepth).Scan(&d.Rows, &d.Sweeps, &seconds)
 	if err != nil {

@@ -126,7 +126,7 @@ const selectRepos = "SELECT " + repoColumns + " FROM repos WHERE did = ANY ($1::
 
 // LoadRepos returns the repositories that are followed among those asked for.
 func (w *Writer) LoadRepos(ctx context.Context, dids []syntax.DID) (map[syntax.DID]Repo, error) {
-	found, err := collect(ctx, w.pool, scanRepo, selectRepos, dids)
+	found, err := collect(ctx, w.pool, scanRepo, selectRepos, planned, dids)
 	if err != nil {
 		return nil, fmt.Errorf("read %d repositories: %w", len(dids), err)
 	}

@@ -75,10 +75,6 @@ func (s *pendingSweep) step(ctx context.Context, tx pgx.Tx, target record.Target
 func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target, limit int) ([]record.Key, error) {
 	switch {
 	case s.referent != "":
-		// Everybody may refer to it: read in the order of the index, do not collect and sort.
-		if _, err := tx.Exec(ctx, "SET LOCAL enable_bitmapscan = off"); err != nil {
-			return nil, err
-		}
 		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM (
 				SELECT DISTINCT collection, did, rkey FROM refs

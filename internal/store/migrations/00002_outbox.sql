@@ -17,7 +17,7 @@ CREATE TABLE routes (
 -- table once was, and does not pause: it reads little, and what it leaves behind
 -- slows every claim.
 CREATE TABLE outbox (
-	id            bigint GENERATED ALWAYS AS IDENTITY,
+	id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	version       bigint NOT NULL,
 	enqueued_at   timestamptz NOT NULL DEFAULT now(),
 	claimed_until timestamptz,                           -- NULL: nobody has had it yet
@@ -25,8 +25,7 @@ CREATE TABLE outbox (
 	target        text COLLATE "C" NOT NULL,
 	collection    text COLLATE "C" NOT NULL,
 	did           text COLLATE "C" NOT NULL,
-	rkey          text COLLATE "C" NOT NULL,
-	PRIMARY KEY (target, id)
+	rkey          text COLLATE "C" NOT NULL
 ) WITH (
 	fillfactor = 100,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
