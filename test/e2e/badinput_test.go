@@ -45,7 +45,7 @@ func TestBadInput(t *testing.T) {
 	ix := d.indexer()
 	d.reach(w.LastSeq(), ix)
 	d.settle(ix)
-	want := truthOf(w.World, 0)
+	want := truthOf(w.World)
 	d.projected(want)
 	d.letters(s.letters)
 	require.Equal(t, map[string]int{"validate": len(s.letters), "frame": 4, "verify": 1}, d.letterStages())

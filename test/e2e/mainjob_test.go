@@ -86,7 +86,7 @@ func TestMainJob(t *testing.T) {
 	d.reach(w.LastSeq(), ix)
 	d.settle(append(workers, ix)...)
 
-	want := truthOf(w.World, 0, note)
+	want := truthOf(w.World, note)
 	require.Subset(t, collections(want), followed, "the network must hold records of every type")
 	d.projected(want)
 	d.letters(s.letters)
@@ -196,8 +196,8 @@ func (s *story) neighbours(did syntax.DID) {
 
 // edit revises a record in five and deletes one in seven, of each type some.
 func (s *story) edit() {
-	values := values(s.t, truthOf(s.World, 0))
-	for i, key := range truthOf(s.World, 0).keys() {
+	values := values(s.t, truthOf(s.World))
+	for i, key := range truthOf(s.World).keys() {
 		switch {
 		case i%7 == 0:
 			s.commit(key.DID, simulate.Delete(key.Collection, key.Rkey))

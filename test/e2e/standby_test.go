@@ -46,7 +46,7 @@ func TestStandby(t *testing.T) {
 	require.NotEqual(t, first, second, "another session must be the writer's")
 	ways[0].restore()
 	waits(t, indexers[0])
-	d.equal(d.snapshot(), truthOf(s.World, d.cursor()), "after the first takeover")
+	d.equal(d.snapshot(), truthAt(s.World, d.cursor()), "after the first takeover")
 
 	// The second is killed at work, and the first takes over.
 	s.open(last * 3 / 10)
@@ -58,7 +58,7 @@ func TestStandby(t *testing.T) {
 	require.NotEqual(t, second, d.writer(), "another session must be the writer's")
 
 	watch()
-	d.equal(d.snapshot(), truthOf(s.World, last*4/10), "after the second takeover")
+	d.equal(d.snapshot(), truthAt(s.World, last*4/10), "after the second takeover")
 	indexers[0].stop()
 }
 

@@ -26,10 +26,18 @@ type truth map[record.Key]simulate.Entry
 // followed is every collection that an index with the default settings follows.
 var followed = fixture.Collections()
 
-// truthOf is what a simulated network says an index must hold after an event, 0
-// for the latest, in the collections that are followed by default and in others.
-func truthOf(w *simulate.World, through int64, others ...syntax.NSID) truth {
+// truthOf is what a simulated network says an index must hold now, in the collections
+// that are followed by default and in others.
+func truthOf(w *simulate.World, others ...syntax.NSID) truth {
+	return truthAt(w, w.LastSeq(), others...)
+}
+
+// truthAt is the same as of a certain event; 0 is before the first.
+func truthAt(w *simulate.World, through int64, others ...syntax.NSID) truth {
 	all := truth{}
+	if through == 0 {
+		return all
+	}
 	for entry := range w.Records(simulate.View{Through: through}) {
 		if slices.Contains(followed, entry.Key.Collection) || slices.Contains(others, entry.Key.Collection) {
 			all[entry.Key] = entry

@@ -37,8 +37,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 	d.settle(ix)
 	d.verified()
 
-	expressions := truthOf(w.World, 0).in(expression).keys()
-	layers := truthOf(w.World, 0).in(annotationLayer).keys()
+	expressions := truthOf(w.World).in(expression).keys()
+	layers := truthOf(w.World).in(annotationLayer).keys()
 	undocumented, unknown, altered, unannotated := expressions[0], expressions[1], expressions[2], layers[0]
 	surplus := undocumented
 	surplus.Rkey = "surplus"
@@ -59,7 +59,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 	d.change(`UPDATE records SET value = replace(value::text, '"text":"!', '"text":"')::json WHERE rkey = $1`, altered.Rkey)
 	d.settle(ix)
 	d.verified()
-	d.projected(truthOf(w.World, 0))
+	d.projected(truthOf(w.World))
 	ix.stop()
 }
 
