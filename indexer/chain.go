@@ -34,7 +34,7 @@ func (tx *transaction) step(ctx context.Context, s *slot) error {
 	tx.host, tx.seq = s.frame.Host, max(tx.seq, o.event.Seq)
 	if o.event.Commit != nil && o.later && tx.states[o.did].known {
 		// Its repository's first followed commit was still being examined when this one was.
-		tx.line.verify(ctx, s.frame.Host, o)
+		tx.line.verifyLate(ctx, s.frame, o)
 	}
 	if o.err != nil {
 		return tx.failure(ctx, s.frame.Host, o.err)

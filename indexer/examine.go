@@ -18,9 +18,9 @@ import (
 // outcome is what the parallel stage found out about a frame; everything that needs
 // the state of a repository is left to the stage in order.
 type outcome struct {
-	event   firehose.Event
-	did     syntax.DID // the repository concerned; empty where the event concerns none of ours
-	inScope bool       // a commit with ops on followed collections
+	event   firehose.Event // of a commit only that it is one
+	did     syntax.DID     // the repository concerned; empty where the event concerns none of ours
+	inScope bool           // a commit with ops on followed collections
 
 	verified verify.Verified    // of a commit that holds
 	synced   record.Commit      // of a #sync that holds
@@ -43,6 +43,9 @@ func (l *line) examine(ctx context.Context, frame firehose.Frame) outcome {
 		o.dead = []store.DeadLetter{{Host: frame.Host, Stage: stageFrame, Class: "malformed", Reason: err.Error(), Raw: frame.Data}}
 	case event.Commit != nil:
 		l.examineCommit(ctx, frame.Host, &o)
+		// Outcomes wait by the thousand for their turn: what is needed of the commit is in
+		// the changes now, and the frame has all of it.
+		*event.Commit, o.verified.Commit.Ops = comatproto.SyncSubscribeRepos_Commit{}, nil
 	case event.Sync != nil:
 		o.did = l.followed(event.Sync.Did)
 		if o.did != "" {
@@ -84,9 +87,20 @@ func (l *line) examineCommit(ctx context.Context, host string, o *outcome) {
 	l.verify(ctx, host, o)
 }
 
+// verifyLate makes up for a verification that was put off.
+func (l *line) verifyLate(ctx context.Context, frame firehose.Frame, o *outcome) {
+	o.later = false
+	event, err := frame.Decode()
+	if err != nil {
+		o.err = err // cannot be: it has been decoded before
+		return
+	}
+	o.event = event
+	l.verify(ctx, frame.Host, o)
+}
+
 func (l *line) verify(ctx context.Context, host string, o *outcome) {
 	var err error
-	o.later = false
 	o.verified, err = l.Verifier.Commit(ctx, o.event.Commit, l.follows)
 	o.settle(err)
 	if err == nil {
@@ -126,6 +140,7 @@ func (l *line) inScope(msg *comatproto.SyncSubscribeRepos_Commit) bool {
 // repository no longer holds that either.
 func (l *line) validate(host string, o *outcome) {
 	commit := o.verified.Commit
+	o.changes = make([]store.Change, 0, len(commit.Ops))
 	for _, op := range commit.Ops {
 		change := store.Change{Action: op.Action, Key: op.Key, CID: op.CID, Rev: commit.Rev}
 		if op.Action != record.Delete {

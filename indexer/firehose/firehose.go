@@ -4,6 +4,7 @@
 package firehose
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,11 +167,12 @@ func (c *Client) read(ctx context.Context, conn *websocket.Conn, host string, em
 	done := make(chan struct{})
 	defer close(done)
 	go c.ping(ctx, conn, done)
+	var room bytes.Buffer
 	for {
 		if err := alive(); err != nil {
 			return fmt.Errorf("setting the read deadline: %w", err)
 		}
-		frame, err := next(conn)
+		frame, err := next(conn, &room)
 		if err != nil {
 			return fmt.Errorf("reading from %s: %w", host, err)
 		}
@@ -183,14 +185,17 @@ func (c *Client) read(ctx context.Context, conn *websocket.Conn, host string, em
 	}
 }
 
-// next reads one message. What exceeds MaxFrame is read past and dropped: closing
-// the socket instead would bring the same message again after every reconnect.
-func next(conn *websocket.Conn) (Frame, error) {
+// next reads one message, by way of room, whose contents it replaces: so the frame,
+// which is kept for a while, is no larger than it must be. What exceeds MaxFrame is read
+// past and dropped: closing the socket instead would bring the same message again
+// after every reconnect.
+func next(conn *websocket.Conn, room *bytes.Buffer) (Frame, error) {
 	_, r, err := conn.NextReader()
 	if err != nil {
 		return Frame{}, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, MaxFrame))
+	room.Reset()
+	size, err := room.ReadFrom(io.LimitReader(r, MaxFrame))
 	if err != nil {
 		return Frame{}, err
 	}
@@ -198,7 +203,7 @@ func next(conn *websocket.Conn) (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	return Frame{Data: data, Size: int64(len(data)) + rest}, nil
+	return Frame{Data: bytes.Clone(room.Bytes()), Size: size + rest}, nil
 }
 
 // ping keeps asking whether the host lives, and closes the socket when ctx ends

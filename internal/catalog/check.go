@@ -1,9 +1,11 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -41,14 +43,17 @@ func (c *Catalog) Check(key record.Key, block []byte) (Checked, error) {
 	if len(block) > MaxSize {
 		return Checked{}, &Invalid{Reason: "record too large", Expected: "at most " + strconv.Itoa(MaxSize) + " bytes", Received: strconv.Itoa(len(block)) + " bytes"}
 	}
-	s := scanner{text: string(block), json: make([]byte, 0, len(block)+len(block)/4)}
+	room := scratch.Get().(*[]byte)
+	defer scratch.Put(room)
+	s := scanner{text: string(block), json: (*room)[:0]}
+	defer func() { *room = s.json }()
 	if err := s.scan(); err != nil {
 		return Checked{}, err
 	}
 	if err := s.checkName(key); err != nil {
 		return Checked{}, err
 	}
-	checked := Checked{JSON: s.json, CreatedAt: s.createdAt(), Filter: map[string]any{}}
+	checked := Checked{JSON: bytes.Clone(s.json), CreatedAt: s.createdAt(), Filter: map[string]any{}}
 	if collection.Foreign {
 		checked.Refs = s.looseReferences()
 		return checked, nil
@@ -67,6 +72,10 @@ func (c *Catalog) Check(key record.Key, block []byte) (Checked, error) {
 	}
 	return checked, nil
 }
+
+// scratch has room for JSON in the making: how long it gets is not known before, and
+// what is returned, which may be kept for long, is no longer than it must be.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // checkName holds the record to the name that the repository has it under.
 func (s *scanner) checkName(key record.Key) *Invalid {
