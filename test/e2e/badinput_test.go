@@ -54,6 +54,7 @@ func TestBadInput(t *testing.T) {
 	api := d.api()
 	api.gettable(want)
 	api.gone(s.refused())
+	api.listed(want, s.handles())
 	api.strict(s.did)
 	d.verified()
 	ix.stop()
