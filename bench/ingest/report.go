@@ -124,12 +124,12 @@ func (s spent) ofStores() (sum float64) {
 	return sum
 }
 
-// median is that of the streams' results in one mode, or 0.
-func (r report) median(name, mode string, rate func(facts, result) float64) float64 {
+// median is that of a stream's results while workers did not run, or 0.
+func (r report) median(name string, rate func(facts, result) float64) float64 {
 	var rates []float64
 	for _, s := range r.Streams {
 		for _, result := range s.Results {
-			if s.Name == name && result.Mode == mode {
+			if s.Name == name && result.Mode == apart {
 				rates = append(rates, rate(s.Facts, result))
 			}
 		}
@@ -157,10 +157,10 @@ func (r report) printLimits(out io.Writer) {
 		by      string
 		reached float64
 	}{
-		{"K-256 verifications, one core", r.Limits.Signatures, "single, line alone", r.median("single", apart, records)},
-		{"COPY of 1,000 equal rows a transaction", r.Limits.Copies, "hundred, line alone", r.median("hundred", apart, records)},
-		{"Elasticsearch bulk, same documents", r.Limits.Documents, "single, afterwards", r.median("single", apart, projected("search"))},
-		{"Neo4j UNWIND, same nodes and edges", r.Limits.Subgraphs, "single, afterwards", r.median("single", apart, projected("graph"))},
+		{"K-256 verifications, one core", r.Limits.Signatures, "single, line alone", r.median("single", records)},
+		{"COPY of 1,000 equal rows a transaction", r.Limits.Copies, "hundred, line alone", r.median("hundred", records)},
+		{"Elasticsearch bulk, same documents", r.Limits.Documents, "single, afterwards", r.median("single", projected("search"))},
+		{"Neo4j UNWIND, same nodes and edges", r.Limits.Subgraphs, "single, afterwards", r.median("single", projected("graph"))},
 	} {
 		if row.reached == 0 || row.limit == 0 {
 			fmt.Fprintf(table, "%s\t%.0f\t\t\t\t\n", row.name, row.limit)
