@@ -53,20 +53,20 @@ func (c *Catalog) Check(key record.Key, block []byte) (Checked, error) {
 	if err := s.checkName(key); err != nil {
 		return Checked{}, err
 	}
-	checked := Checked{JSON: bytes.Clone(s.json), CreatedAt: s.createdAt(), Filter: map[string]any{}}
+	checked := Checked{CreatedAt: s.createdAt(), Filter: map[string]any{}}
 	if collection.Foreign {
-		checked.Refs = s.looseReferences()
+		checked.JSON, checked.Refs = bytes.Clone(s.json), s.looseReferences()
 		return checked, nil
 	}
 	w := walk{reader: reader{text: s.text}, catalog: c}
 	if err := w.value(collection.Schema); err != nil {
 		return Checked{}, err.whole()
 	}
-	checked.Refs = w.refs.list
+	checked.JSON, checked.Refs = bytes.Clone(s.json), w.refs.list
 	for _, e := range s.root {
 		if f, ok := collection.filters[e.key]; ok {
 			if terms := f.terms(reader{s.text, e.value}); terms != nil {
-				checked.Filter[e.key] = terms
+				checked.Filter[f.Name] = terms // not e.key, which is a part of the block
 			}
 		}
 	}

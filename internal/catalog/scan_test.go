@@ -159,8 +159,9 @@ func TestBlocksAtTheLimits(t *testing.T) {
 }
 
 // A block costs memory by its size, not by what it declares or how it is cut up:
-// the JSON, which is at most 14 times as long, what it leaves behind as it grows,
-// and a copy of the text.
+// the JSON, which is at most 14 times as long, what it leaves behind as it grows
+// (less where room of an earlier check is at hand), a copy of it to keep, and one of
+// the text.
 //
 // It counts what the whole program allocates, so nothing runs beside it.
 func TestMemoryIsBoundedByTheBlock(t *testing.T) {
@@ -182,7 +183,7 @@ func TestMemoryIsBoundedByTheBlock(t *testing.T) {
 		require.NoError(t, err, name)
 		allocated := after.TotalAlloc - before.TotalAlloc
 		t.Logf("%s: %.1f bytes for each of the block's", name, float64(allocated)/float64(len(block)))
-		assert.Less(t, allocated, uint64(80*len(block)), name)
+		assert.Less(t, allocated, uint64(96*len(block)), name)
 		assert.LessOrEqual(t, len(checked.JSON), 14*len(block), name)
 	}
 }
