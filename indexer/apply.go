@@ -140,7 +140,6 @@ func (l *line) bury(ctx context.Context, s *slot, cause error) error {
 // release gives the batch's room in the window back.
 func (l *line) release(b *batch) {
 	for _, s := range b.slots {
-		l.room.Release(l.weight(s.frame))
+		l.window.leave(len(s.frame.Data))
 	}
-	l.cursors.applied(len(b.slots))
 }

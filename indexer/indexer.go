@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -58,13 +59,21 @@ func orDefault[T int | int64 | time.Duration](v, fallback T) T {
 
 // Indexer is the one writer of a database.
 type Indexer struct {
-	cfg Config
+	cfg    Config
+	window atomic.Pointer[window] // of the line that runs; nil on standby
 }
 
 // New makes an indexer; Run starts it.
 func New(cfg Config) *Indexer {
 	cfg.setDefaults()
 	return &Indexer{cfg: cfg}
+}
+
+// Behind tells whether events come in faster than they are applied, as while a
+// backlog is worked off. What can wait may then leave the processors to the line.
+func (ix *Indexer) Behind() bool {
+	w := ix.window.Load()
+	return w != nil && w.crowded()
 }
 
 // Run indexes until ctx ends. While another indexer holds the database it waits as
@@ -110,6 +119,8 @@ func (ix *Indexer) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ix.window.Store(line.window)
+	defer ix.window.Store(nil)
 	err = line.run(ctx)
 	if cause := context.Cause(ctx); errors.Is(cause, store.ErrLockLost) {
 		return cause

@@ -7,7 +7,6 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/layers-pub/layers-appview/indexer/firehose"
 )
@@ -18,9 +17,9 @@ type line struct {
 	repos   *repoStates
 	cursors *cursors
 	handles *handleChecker
-	room    *semaphore.Weighted // bytes of frames between socket and transaction
-	slots   chan *slot          // in the order of the stream
-	jobs    chan *slot          // the same, for whichever worker is free
+	window  *window
+	slots   chan *slot // in the order of the stream
+	jobs    chan *slot // the same, for whichever worker is free
 }
 
 // slot is a frame's place in the order: workers fill in the outcome and close done,
@@ -37,7 +36,7 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 		repos:   newRepoStates(cfg.Writer),
 		cursors: newCursors(cfg.Writer),
 		handles: newHandleChecker(cfg.VerifiedHandle, cfg.Logger),
-		room:    semaphore.NewWeighted(cfg.WindowBytes),
+		window:  newWindow(cfg.Window, cfg.WindowBytes),
 		slots:   make(chan *slot, cfg.Window),
 		jobs:    make(chan *slot, cfg.Window),
 	}
@@ -61,14 +60,12 @@ func (l *line) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// emit gives a frame its place. It blocks while the window is full, and with it
-// the reading of the socket: that is the back-pressure.
+// emit gives a frame its place. It blocks while the window is full.
 func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
-	if err := l.room.Acquire(ctx, l.weight(frame)); err != nil {
+	if err := l.window.enter(ctx, len(frame.Data)); err != nil {
 		return err
 	}
 	s := &slot{frame: frame, done: make(chan struct{})}
-	l.cursors.emitted()
 	for _, stage := range []chan *slot{l.slots, l.jobs} {
 		select {
 		case stage <- s:
@@ -77,10 +74,6 @@ func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
 		}
 	}
 	return nil
-}
-
-func (l *line) weight(frame firehose.Frame) int64 {
-	return min(int64(len(frame.Data))+512, l.WindowBytes)
 }
 
 func (l *line) work(ctx context.Context) error {
@@ -98,7 +91,7 @@ func (l *line) work(ctx context.Context) error {
 // resume names the cursor for a new connection. It waits until what was read from
 // the connection before has been applied, so that nothing is read twice.
 func (l *line) resume(ctx context.Context, host string) (int64, bool, error) {
-	if err := l.cursors.drained(ctx); err != nil {
+	if err := l.window.drained(ctx); err != nil {
 		return 0, false, err
 	}
 	return l.cursors.of(ctx, host)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -110,7 +108,6 @@ func (r *repoStates) keep(states map[did]*repoState) {
 // cursors counts how far each host's stream has been applied and saved.
 type cursors struct {
 	writer  *store.Writer
-	flight  atomic.Int64 // frames between socket and transaction
 	mu      sync.Mutex
 	reached map[string]int64 // applied
 	stored  map[string]int64 // saved
@@ -119,21 +116,6 @@ type cursors struct {
 
 func newCursors(writer *store.Writer) *cursors {
 	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}}
-}
-
-func (c *cursors) emitted()      { c.flight.Add(1) }
-func (c *cursors) applied(n int) { c.flight.Add(-int64(n)) }
-
-// drained waits until every frame that was read has been applied.
-func (c *cursors) drained(ctx context.Context) error {
-	for c.flight.Load() > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 // of is the cursor from which to resume on a host.

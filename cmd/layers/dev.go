@@ -86,12 +86,13 @@ func (d *dev) run(ctx context.Context) error {
 		return err
 	}
 	d.address = "http://" + server.Addr()
+	line := d.indexer()
 	return together(ctx, func(group *errgroup.Group, ctx context.Context) error {
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return generate(ctx) })
-		group.Go(func() error { return d.indexer().Run(ctx) })
+		group.Go(func() error { return line.Run(ctx) })
 		group.Go(func() error { return d.report(ctx) })
-		return d.work(ctx)
+		return d.work(ctx, line.Behind)
 	})
 }
 

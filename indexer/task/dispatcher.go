@@ -68,6 +68,8 @@ type dispatchLine struct {
 
 	failures int           // in a row
 	idle     time.Duration // the last wait on an empty outbox
+	sent     time.Time     // when the one task went off that is sent while the line is behind
+	rest     time.Time     // until when the next one waits
 }
 
 func newDispatchLine(d *Dispatcher, target record.Target) *dispatchLine {
@@ -81,6 +83,11 @@ func newDispatchLine(d *Dispatcher, target record.Target) *dispatchLine {
 const (
 	shortestIdle = 5 * time.Millisecond
 	fullPause    = 25 * time.Millisecond // between two looks at queues that are full
+
+	// While the line is behind, a target has one task under way and then rests for
+	// this many times as long as that took: so the line has the processors and
+	// PostgreSQL nearly to itself, and no projection stands still.
+	restShare = 4
 )
 
 func (l *dispatchLine) run(ctx context.Context) {
@@ -128,9 +135,30 @@ func (l *dispatchLine) runOnce(ctx context.Context) time.Duration {
 
 var errFull = errors.New("the target's queues are full")
 
+// room is how many tasks may be enqueued now.
+func (l *dispatchLine) room(ctx context.Context) (int, error) {
+	if !l.cfg.Behind() {
+		l.sent, l.rest = time.Time{}, time.Time{}
+		return l.queue.room(ctx, l.cfg.InFlight)
+	}
+	now := time.Now()
+	if now.Before(l.rest) {
+		return 0, nil
+	}
+	if idle, err := l.queue.idle(ctx); err != nil || !idle {
+		return 0, err
+	}
+	if !l.sent.IsZero() {
+		l.rest, l.sent = now.Add(restShare*now.Sub(l.sent)), time.Time{}
+		return 0, nil
+	}
+	l.sent = now
+	return 1, nil
+}
+
 // dispatch claims as many rows as the target's queues have room for and enqueues them.
 func (l *dispatchLine) dispatch(ctx context.Context) (rows int, err error) {
-	room, err := l.queue.room(ctx, l.cfg.InFlight)
+	room, err := l.room(ctx)
 	if err != nil {
 		return 0, err
 	}

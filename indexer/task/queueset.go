@@ -20,7 +20,8 @@ type queueSet struct {
 
 	published map[Queue]bool // have been enqueued to, so that Redis must know them
 	counted   bool
-	size      int // tasks in Redis: as counted last, and those enqueued since
+	size      int // tasks that wait in Redis: as counted last, and those enqueued since
+	active    int // tasks worked on, as counted last
 }
 
 func newQueueSet(client redis.UniversalClient, target record.Target) *queueSet {
@@ -44,14 +45,23 @@ func (s *queueSet) room(ctx context.Context, limit int) (int, error) {
 	return max(limit-s.size, 0), nil
 }
 
-// count takes stock of the tasks that wait in Redis. Those worked on do not
-// count: the workers bound them, and of a killed worker they stay for minutes.
+// idle tells whether no task waits or is worked on. One of a killed worker counts
+// as worked on until asynq finds out, a minute later.
+func (s *queueSet) idle(ctx context.Context) (bool, error) {
+	if err := s.count(ctx); err != nil {
+		return false, err
+	}
+	return s.size+s.active == 0, nil
+}
+
+// count takes stock of the tasks in Redis. Those worked on do not count as size:
+// the workers bound them, and of a killed worker they stay for minutes.
 func (s *queueSet) count(ctx context.Context) error {
 	known, err := s.inspector.Queues()
 	if err != nil {
 		return fmt.Errorf("listing queues in redis: %w", err)
 	}
-	size := 0
+	size, active := 0, 0
 	for _, q := range queues {
 		if !slices.Contains(known, q.name(s.target)) {
 			s.forget(q)
@@ -62,8 +72,9 @@ func (s *queueSet) count(ctx context.Context) error {
 			return fmt.Errorf("counting tasks in redis: %w", err)
 		}
 		size += info.Pending + info.Retry + info.Scheduled
+		active += info.Active
 	}
-	s.size, s.counted = size, true
+	s.size, s.active, s.counted = size, active, true
 	return ctx.Err()
 }
 

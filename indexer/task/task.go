@@ -39,6 +39,8 @@ type Config struct {
 	Concurrency int           // tasks that one process works on at a time, for each target; 4
 	Timeout     time.Duration // for one task; 2 min, far below the hour for which Elasticsearch remembers deletes
 	Grace       time.Duration // for tasks under way when Workers stop; 20 s
+	// Behind tells whether the line has a backlog, while which projections yield to it; nil for never.
+	Behind func() bool
 }
 
 func (c Config) withDefaults() Config {
@@ -50,6 +52,9 @@ func (c Config) withDefaults() Config {
 	c.Concurrency = cmp.Or(c.Concurrency, 4)
 	c.Timeout = cmp.Or(c.Timeout, 2*time.Minute)
 	c.Grace = cmp.Or(c.Grace, 20*time.Second)
+	if c.Behind == nil {
+		c.Behind = func() bool { return false }
+	}
 	return c
 }
 
