@@ -30,6 +30,7 @@ func startAPI(ctx context.Context, o options) (address string, stop func() error
 	}
 	cmd := exec.CommandContext(ctx, self, "-serve", "-database-url", o.database, "-pool", fmt.Sprint(o.pool))
 	cmd.Stderr = os.Stderr
+	cmd.Env = append([]string{"GOGC=400", "GOMEMLIMIT=512MiB"}, os.Environ()...) // as `layers api` sets them
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	stdin, err := cmd.StdinPipe() // its end tells the API that we are gone
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 // there for it. It works on any pool, also one of a read replica.
 type Reader struct {
 	pool *pgxpool.Pool
+	gets gets
 
 	mu          sync.Mutex
 	layouts     map[syntax.NSID]layout // of the collections with a partition
@@ -37,21 +38,6 @@ func (r *Reader) Ping(ctx context.Context) error {
 		return fmt.Errorf("ping PostgreSQL: %w", ended(ctx, err))
 	}
 	return nil
-}
-
-// Get returns a record, or [ErrNotFound].
-func (r *Reader) Get(ctx context.Context, key record.Key) (record.Record, error) {
-	q := &statement{}
-	q.write("SELECT ", recordColumns, " FROM records r WHERE r.collection = ", r.collection(ctx, q, key.Collection),
-		" AND r.did = ", q.arg(key.DID), " AND r.rkey = ", q.arg(key.Rkey), " AND ", ofActive)
-	found, err := r.collect(ctx, q)
-	if err != nil {
-		return record.Record{}, fmt.Errorf("read %s: %w", key, err)
-	}
-	if len(found) == 0 {
-		return record.Record{}, fmt.Errorf("%s: %w", key, ErrNotFound)
-	}
-	return found[0], nil
 }
 
 // Load returns the records that are there among those asked for.
