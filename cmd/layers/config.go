@@ -24,6 +24,7 @@ type config struct {
 	Proxies       []netip.Prefix
 
 	Relays       []string
+	RelayQuiet   time.Duration
 	PLCURL       string
 	AllowPrivate bool
 	LexiconDirs  []string
@@ -98,6 +99,7 @@ func metricsFlags() []cli.Flag {
 func followFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryFollow, "relay-url", "LAYERS_RELAY_URL", "wss://bsky.network", "relay or PDS to subscribe to; several, comma-separated, are failed over"),
+		&cli.DurationFlag{Name: "relay-quiet", Category: categoryFollow, Value: 2 * time.Minute, Sources: cli.EnvVars("LAYERS_RELAY_QUIET"), Usage: "after this long without an event the relay is asked whether it has some"},
 	}
 }
 
@@ -160,6 +162,7 @@ func readConfig(command *cli.Command) (config, error) {
 		PublicURL:     r.url("public-url", "http", "https"),
 		Proxies:       r.prefixes("trusted-proxies"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
+		RelayQuiet:    command.Duration("relay-quiet"),
 		PLCURL:        strings.TrimSuffix(r.url("plc-url", "http", "https"), "/"),
 		AllowPrivate:  command.Bool("allow-private-hosts"),
 		LexiconDirs:   r.directories("lexicons"),

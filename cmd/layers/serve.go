@@ -184,7 +184,7 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 func (p *parts) indexer() *indexer.Indexer {
 	identities := p.directory()
 	return indexer.New(indexer.Config{
-		Firehose:       firehose.New(firehose.Config{Hosts: p.cfg.Relays, UserAgent: userAgent(), Logger: p.logger}, nil),
+		Firehose:       firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, UserAgent: userAgent(), Logger: p.logger}, nil),
 		Verifier:       verify.New(identities),
 		Catalog:        p.catalog,
 		Writer:         store.NewWriter(p.pool, p.routes(), p.logger),

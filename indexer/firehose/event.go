@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/bluesky-social/indigo/cmd/relay/stream"
 )
 
@@ -18,6 +20,26 @@ type Event struct {
 	Identity *comatproto.SyncSubscribeRepos_Identity
 	Account  *comatproto.SyncSubscribeRepos_Account
 	Info     *comatproto.SyncSubscribeRepos_Info
+}
+
+// Time is when the host says that the event happened; zero where it does not say.
+func (e Event) Time() time.Time {
+	text := ""
+	switch {
+	case e.Commit != nil:
+		text = e.Commit.Time
+	case e.Sync != nil:
+		text = e.Sync.Time
+	case e.Identity != nil:
+		text = e.Identity.Time
+	case e.Account != nil:
+		text = e.Account.Time
+	}
+	at, err := syntax.ParseDatetimeTime(text)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // StreamError is the error frame with which a host ends a subscription. Name is

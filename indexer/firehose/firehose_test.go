@@ -19,14 +19,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// none stands for a subscription without a cursor.
+const none = -1
+
 // host is a server of subscribeRepos whose connections the test scripts: serve gets
-// the cursor and the number of the connection, from zero.
+// the cursor, or none, and the number of the connection, from zero.
 func host(t *testing.T, serve func(conn *websocket.Conn, cursor int64, nth int)) string {
 	t.Helper()
 	var mu sync.Mutex
 	connections := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cursor, err := strconv.ParseInt(r.URL.Query().Get("cursor"), 10, 64)
+		cursor, err := int64(none), error(nil)
+		if r.URL.Query().Has("cursor") {
+			cursor, err = strconv.ParseInt(r.URL.Query().Get("cursor"), 10, 64)
+		}
 		if err != nil || r.URL.Path != "/xrpc/com.atproto.sync.subscribeRepos" {
 			http.Error(w, "bad request", http.StatusBadRequest)
 			return
