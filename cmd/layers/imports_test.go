@@ -32,12 +32,13 @@ var allowed = map[string][]string{
 	"internal/search":  {"internal/record"},
 	"internal/graph":   {"internal/record"},
 	"indexer/verify":   {"internal/record"},
+	"indexer/resync":   {"internal/record", "internal/store"},
 
 	// From the truth to its projections.
 	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph"},
 	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
-	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify"},
+	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
 
 	// The answers.
 	"appview/xrpc": {"internal/record", "internal/catalog", "internal/store"},

@@ -44,7 +44,7 @@ func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) 
 	// the server could take back transactions that it had confirmed, while Redis,
 	// Elasticsearch and Neo4j keep what followed from them. A stricter setting stays.
 	batch.Queue("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')")
-	if draws := len(changes) + len(b.Repos); draws > 0 {
+	if draws := len(changes) + len(b.Repos) + len(b.Purge); draws > 0 {
 		batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
 	}
@@ -72,6 +72,9 @@ func (p *present) queueRepos(batch *pgx.Batch, b *Batch, changes []keyChange) {
 	}
 	for _, u := range b.Repos {
 		add(u.DID)
+	}
+	for _, did := range b.Purge {
+		add(did)
 	}
 	for _, c := range changes {
 		add(c.Key.DID)
@@ -172,6 +175,10 @@ type effect struct {
 	settled []record.Key // whose dead letters older than revs are overtaken
 	revs    []string     // of the changes in settled
 	replays []int64      // dead letters that were put through again
+
+	// What becomes of the list of repositories to fetch, see [effect.decideResync].
+	broken                 []Wanted
+	begun, fetched, mended []string
 }
 
 // row is a record to insert, or to put in the place of the stored one.
@@ -191,7 +198,7 @@ type flip struct {
 // replays and overtaken changes stands.
 func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 	e := &effect{batch: b, now: p.now}
-	version := p.version - int64(len(changes)+len(b.Repos))
+	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {
 		version++
 		w.decideChange(e, p, &changes[i], version)
@@ -247,8 +254,13 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 		after[did] = &r
 		return &r
 	}
+	fetched := map[syntax.DID]bool{}
 	for i := range b.Repos {
 		touch(b.Repos[i].DID).update(&b.Repos[i], b.Host)
+		fetched[b.Repos[i].DID] = fetched[b.Repos[i].DID] || b.Repos[i].Resync
+	}
+	for _, did := range b.Purge {
+		touch(did).purge()
 	}
 	for i := range changes {
 		if _, ok := p.repos[changes[i].Key.DID]; !ok {
@@ -263,6 +275,14 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 		}
 	}
 	slices.SortFunc(e.repos, func(a, b Repo) int { return cmp.Compare(a.DID, b.DID) })
+	for i := range e.repos {
+		did := e.repos[i].DID
+		var before *Repo
+		if old, ok := p.repos[did]; ok {
+			before = &old
+		}
+		e.decideResync(before, &e.repos[i], fetched[did])
+	}
 }
 
 // write sends all statements together, which take effect in this order, and then
@@ -271,6 +291,9 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	batch := &pgx.Batch{}
 	e.writeRepos(batch)
+	e.writeResyncs(batch)
+	e.writeHeld(batch)
+	e.writePurges(batch)
 	e.writeRefs(batch)
 	if err := e.writeRecords(batch); err != nil {
 		return err
@@ -292,39 +315,4 @@ func (e *effect) writeCursor(batch *pgx.Batch) {
 			INSERT INTO cursor (host, seq, updated_at) VALUES ($1, $2, now())
 			ON CONFLICT (host) DO UPDATE SET seq = excluded.seq, updated_at = excluded.updated_at`, e.batch.Host, e.batch.Cursor)
 	}
-}
-
-func (e *effect) writeRepos(batch *pgx.Batch) {
-	if len(e.repos) == 0 {
-		return
-	}
-	var c struct {
-		dids, handles, pds, statuses, syncs, reasons, revs, commits, data, hosts []string
-		active, complete                                                         []bool
-		seqs                                                                     []int64
-	}
-	for i := range e.repos {
-		r := &e.repos[i]
-		c.dids, c.handles, c.pds = append(c.dids, string(r.DID)), append(c.handles, string(r.Handle)), append(c.pds, text(r.PDS))
-		c.statuses, c.syncs, c.reasons = append(c.statuses, text(r.Status)), append(c.syncs, string(r.Sync)), append(c.reasons, text(r.Reason))
-		c.revs, c.commits, c.data = append(c.revs, string(r.Rev)), append(c.commits, string(r.CommitCID)), append(c.data, string(r.Data))
-		c.active, c.complete = append(c.active, r.Active), append(c.complete, r.Complete)
-		c.hosts, c.seqs = append(c.hosts, r.accountHost), append(c.seqs, r.accountSeq)
-	}
-	// A handle belongs to whoever was last seen with it.
-	batch.Queue(`
-		UPDATE repos SET handle = NULL FROM unnest($1::text[], $2::text[]) AS now (did, handle)
-		WHERE repos.handle = now.handle AND repos.did <> now.did AND now.handle <> ''`, c.dids, c.handles)
-	batch.Queue(`
-		INSERT INTO repos (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, updated_at)
-		SELECT did, nullif(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, now()
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::boolean[], $8::text[], $9::text[],
-			$10::text[], $11::text[], $12::text[], $13::bigint[])
-			AS u (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq)
-		ON CONFLICT (did) DO UPDATE SET
-			handle = excluded.handle, pds = excluded.pds, active = excluded.active, status = excluded.status, sync = excluded.sync,
-			complete = excluded.complete, reason = excluded.reason, rev = excluded.rev, commit_cid = excluded.commit_cid,
-			data_cid = excluded.data_cid, account_host = excluded.account_host, account_seq = excluded.account_seq,
-			updated_at = excluded.updated_at`,
-		c.dids, c.handles, c.pds, c.active, c.statuses, c.syncs, c.complete, c.reasons, c.revs, c.commits, c.data, c.hosts, c.seqs)
 }

@@ -17,13 +17,16 @@ type outboxRow struct {
 	version int64
 }
 
-// copyIn adds the new records, the references of new and changed ones, and the
-// outbox rows.
+// copyIn adds the new records, the references of new and changed ones, the events
+// that are held, and the outbox rows.
 func (e *effect) copyIn(ctx context.Context, tx pgx.Tx) error {
 	if err := copyRecords(ctx, tx, e.inserts, e.now); err != nil {
 		return err
 	}
 	if err := copyRefs(ctx, tx, e.inserts, e.updates); err != nil {
+		return err
+	}
+	if err := copyHeld(ctx, tx, e.batch.Held); err != nil {
 		return err
 	}
 	return copyOutbox(ctx, tx, e.outbox)

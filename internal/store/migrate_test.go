@@ -60,7 +60,7 @@ func TestMigrationsGoUpAndDownAndUpAgain(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context(), url, partitions, silent))
 	require.Equal(t, up, schema(t, conn))
 
-	for version := int64(3); version >= 0; version-- {
+	for version := int64(4); version >= 0; version-- {
 		require.NoError(t, store.MigrateDown(t.Context(), url, version), "one step at a time")
 	}
 	require.Empty(t, schema(t, conn))

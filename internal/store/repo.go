@@ -22,31 +22,31 @@ const (
 
 // Repo is what is known of a repository.
 type Repo struct {
-	DID       syntax.DID
-	Handle    syntax.Handle // empty without one that holds in both directions
-	PDS       string
-	Active    bool   // false hides its records from every read
-	Status    string // as the last #account event had it, or "active"
-	Sync      SyncState
-	Complete  bool   // indexed from its first commit on, or fetched whole
-	Reason    string // why it is not synchronized
-	Rev       syntax.TID
+	Account
+	DID    syntax.DID
+	Handle syntax.Handle // empty without one that holds in both directions
+	PDS    string
+	Sync   SyncState
+	// Complete says that the index has, or had at Rev, all that the repository
+	// holds: it was followed from its first commit on, or fetched whole.
+	Complete  bool
+	Reason    string     // why it is not synchronized
+	Rev       syntax.TID // of the last commit that was applied
 	CommitCID syntax.CID
 	Data      syntax.CID // root of its tree
+	Seen      syntax.TID // highest rev of a commit that holds, applied or not: never below Rev
 	UpdatedAt time.Time
-
-	accountHost string // where the last #account event came from
-	accountSeq  int64
 }
 
 // RepoUpdate is what a batch says of a repository. What is nil stays as it was.
 type RepoUpdate struct {
 	DID syntax.DID
 	// Active and Status are those of an #account event. With Seq, its sequence
-	// number on [Batch.Host], a replayed one is skipped.
+	// number on [Batch.Host], one that is overtaken is skipped, see [Account.Overtaken].
 	Active *bool
 	Status *string
 	Seq    *int64
+	Time   time.Time // of the #account event; zero if not known
 
 	Handle   *syntax.Handle // handle.invalid, or empty, for none
 	PDS      *string
@@ -60,11 +60,12 @@ type RepoUpdate struct {
 	CommitCID *syntax.CID
 	Data      *syntax.CID
 	Resync    bool
+	Seen      *syntax.TID // skipped if older than what has been seen
 }
 
 // newRepo is a repository of which nothing is known yet.
 func newRepo(did syntax.DID) Repo {
-	return Repo{DID: did, Active: true, Status: "active", Sync: Desynchronized}
+	return Repo{DID: did, Account: Account{Active: true, Status: "active"}, Sync: Desynchronized}
 }
 
 // update applies what a batch from a host says.
@@ -85,12 +86,16 @@ func (r *Repo) update(u *RepoUpdate, host string) {
 	set(&r.PDS, u.PDS)
 	set(&r.Complete, u.Complete)
 	set(&r.Reason, u.Reason)
+	if u.Seen != nil {
+		r.Seen = max(r.Seen, *u.Seen)
+	}
 	if u.Rev != nil && *u.Rev < r.Rev && !u.Resync {
 		return
 	}
 	set(&r.Rev, u.Rev)
 	set(&r.CommitCID, u.CommitCID)
 	set(&r.Data, u.Data)
+	r.Seen = max(r.Seen, r.Rev)
 }
 
 func (r *Repo) updateAccount(u *RepoUpdate, host string) {
@@ -98,10 +103,10 @@ func (r *Repo) updateAccount(u *RepoUpdate, host string) {
 		return
 	}
 	if u.Seq != nil {
-		if host == r.accountHost && *u.Seq <= r.accountSeq {
+		if r.Overtaken(host, *u.Seq, u.Time) {
 			return
 		}
-		r.accountHost, r.accountSeq = host, *u.Seq
+		r.Said(host, *u.Seq, u.Time)
 	}
 	set(&r.Active, u.Active)
 	set(&r.Status, u.Status)
@@ -113,12 +118,53 @@ func set[T any](to, from *T) {
 	}
 }
 
+func (e *effect) writeRepos(batch *pgx.Batch) {
+	if len(e.repos) == 0 {
+		return
+	}
+	var c struct {
+		dids, handles, pds, statuses, syncs, reasons, revs, commits, data, hosts []string
+		active, complete                                                         []bool
+		seqs                                                                     []int64
+		times                                                                    []*time.Time
+		seen                                                                     []string
+	}
+	for i := range e.repos {
+		r := &e.repos[i]
+		c.dids, c.handles, c.pds = append(c.dids, string(r.DID)), append(c.handles, string(r.Handle)), append(c.pds, text(r.PDS))
+		c.statuses, c.syncs, c.reasons = append(c.statuses, text(r.Status)), append(c.syncs, string(r.Sync)), append(c.reasons, text(r.Reason))
+		c.revs, c.commits, c.data = append(c.revs, string(r.Rev)), append(c.commits, string(r.CommitCID)), append(c.data, string(r.Data))
+		c.active, c.complete = append(c.active, r.Active), append(c.complete, r.Complete)
+		c.hosts, c.seqs, c.times = append(c.hosts, r.host), append(c.seqs, r.seq), append(c.times, r.time)
+		c.seen = append(c.seen, string(r.Seen))
+	}
+	// A handle belongs to whoever was last seen with it.
+	batch.Queue(`
+		UPDATE repos SET handle = NULL FROM unnest($1::text[], $2::text[]) AS now (did, handle)
+		WHERE repos.handle = now.handle AND repos.did <> now.did AND now.handle <> ''`, c.dids, c.handles)
+	batch.Queue(`
+		INSERT INTO repos (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq,
+			account_time, seen, updated_at)
+		SELECT did, nullif(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq,
+			account_time, seen, now()
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::boolean[], $8::text[], $9::text[],
+			$10::text[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::text[])
+			AS u (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, account_time, seen)
+		ON CONFLICT (did) DO UPDATE SET
+			handle = excluded.handle, pds = excluded.pds, active = excluded.active, status = excluded.status, sync = excluded.sync,
+			complete = excluded.complete, reason = excluded.reason, rev = excluded.rev, commit_cid = excluded.commit_cid,
+			data_cid = excluded.data_cid, account_host = excluded.account_host, account_seq = excluded.account_seq,
+			account_time = excluded.account_time, seen = excluded.seen, updated_at = excluded.updated_at`,
+		c.dids, c.handles, c.pds, c.active, c.statuses, c.syncs, c.complete, c.reasons, c.revs, c.commits, c.data, c.hosts, c.seqs,
+		c.times, c.seen)
+}
+
 const repoColumns = `did, coalesce(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid,
-	updated_at, account_host, account_seq`
+	updated_at, account_host, account_seq, account_time, seen`
 
 func scanRepo(row pgx.CollectableRow) (r Repo, err error) {
 	err = row.Scan(&r.DID, &r.Handle, &r.PDS, &r.Active, &r.Status, &r.Sync, &r.Complete, &r.Reason, &r.Rev, &r.CommitCID, &r.Data,
-		&r.UpdatedAt, &r.accountHost, &r.accountSeq)
+		&r.UpdatedAt, &r.host, &r.seq, &r.time, &r.Seen)
 	return r, err
 }
 

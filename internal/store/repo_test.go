@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
@@ -171,6 +172,31 @@ func TestAReplayedAccountEventUndoesNothing(t *testing.T) {
 		store.RepoUpdate{DID: alice, Active: pointer(true), Seq: pointer(int64(7))},
 		store.RepoUpdate{DID: alice, Active: pointer(false), Seq: pointer(int64(6))})
 	require.True(t, w.repo(alice).Active, "also inside one batch")
+}
+
+func TestAnAccountEventOfAnotherHostCountsByItsTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.apply(put(key(alice, expressions, "one"), 1))
+	noon := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	event := func(host string, seq int64, minute int, status string) {
+		w.update(host, store.RepoUpdate{
+			DID: alice, Active: pointer(status == "active"), Status: &status, Seq: &seq, Time: noon.Add(time.Duration(minute) * time.Minute),
+		})
+	}
+	event("a.test", 20, 20, "active")
+	event("b.test", 5, 15, "suspended")
+	require.Equal(t, "active", w.repo(alice).Status, "the other host is behind")
+	event("b.test", 5, 20, "suspended")
+	require.Equal(t, "active", w.repo(alice).Status, "the same event")
+	event("b.test", 6, 25, "takendown")
+	require.Equal(t, "takendown", w.repo(alice).Status)
+	require.False(t, w.repo(alice).Active)
+	event("a.test", 10, 10, "active")
+	event("a.test", 21, 24, "active")
+	require.Equal(t, "takendown", w.repo(alice).Status, "a replay of the first host")
+	event("b.test", 7, 3, "active")
+	require.Equal(t, "active", w.repo(alice).Status, "a host is believed about its own order, whatever its clock says")
 }
 
 func TestAHandleBelongsToWhoWasLastSeenWithIt(t *testing.T) {

@@ -46,11 +46,25 @@ type Batch struct {
 	Repos       []RepoUpdate
 	Changes     []Change
 	DeadLetters []DeadLetter
+
+	// Held are events of repositories that are being fetched. Those held for the
+	// repositories in DropHeld before this batch go.
+	Held     []Held
+	DropHeld []syntax.DID
+	// Wanted are repositories that are to be fetched, see [Resyncs.Add].
+	Wanted []Wanted
+	// Overrun says that events may have been missed: every followed repository is
+	// to be fetched, and every search for repositories starts anew.
+	Overrun bool
+	// Purge removes what is left of repositories of deleted accounts whose records
+	// are gone. A tombstone stays, which an older #account event does not undo.
+	Purge []syntax.DID
 }
 
 // Empty tells whether the batch does nothing but move the cursor.
 func (b *Batch) Empty() bool {
-	return len(b.Repos) == 0 && len(b.Changes) == 0 && len(b.DeadLetters) == 0
+	return len(b.Repos) == 0 && len(b.Changes) == 0 && len(b.DeadLetters) == 0 &&
+		len(b.Held) == 0 && len(b.DropHeld) == 0 && len(b.Wanted) == 0 && !b.Overrun && len(b.Purge) == 0
 }
 
 // Change is a change to one record. One that a newer change of the record has
@@ -106,7 +120,8 @@ func (c *Change) check() error {
 // returns. With it come the references of its records, the outbox rows for the
 // projections that follow them, those of records that referred to one which has
 // now arrived, those of a repository that became active or inactive, and the
-// cursor. An error other than [ErrLockLost] and [ErrRejected] may pass: try again.
+// cursor. The list of repositories to fetch is kept in step, see [Resyncs]. An
+// error other than [ErrLockLost] and [ErrRejected] may pass: try again.
 func (w *Writer) Apply(ctx context.Context, b Batch) error {
 	w.mu.Lock()
 	s := w.session
