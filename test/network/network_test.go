@@ -192,11 +192,17 @@ type event struct {
 	commit   *comatproto.SyncSubscribeRepos_Commit
 	identity *comatproto.SyncSubscribeRepos_Identity
 	account  *comatproto.SyncSubscribeRepos_Account
+	info     *comatproto.SyncSubscribeRepos_Info
 }
 
 func subscribe(t *testing.T, pds *network.PDS) *events {
 	t.Helper()
-	conn, res, err := websocket.DefaultDialer.DialContext(t.Context(), pds.WebsocketURL()+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0", nil)
+	return subscribeTo(t, pds.WebsocketURL())
+}
+
+func subscribeTo(t *testing.T, host string) *events {
+	t.Helper()
+	conn, res, err := websocket.DefaultDialer.DialContext(t.Context(), host+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0", nil)
 	require.NoError(t, err)
 	_ = res.Body.Close()
 	t.Cleanup(func() { _ = conn.Close() })
@@ -231,6 +237,9 @@ func (e *events) next(t *testing.T, wanted func(event) bool) event {
 		case "#account":
 			got.account = new(comatproto.SyncSubscribeRepos_Account)
 			require.NoError(t, got.account.UnmarshalCBOR(frame))
+		case "#info":
+			got.info = new(comatproto.SyncSubscribeRepos_Info)
+			require.NoError(t, got.info.UnmarshalCBOR(frame))
 		}
 		if wanted(got) {
 			return got

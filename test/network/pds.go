@@ -19,6 +19,7 @@ type PDS struct {
 	DID           syntax.DID `json:"did"`
 	Domain        string     `json:"domain"` // ends its accounts' handles: .pds1.test
 	AdminPassword string     `json:"adminPassword"`
+	RotationKey   string     `json:"rotationKey"` // K-256, hex: changes its accounts' DID documents
 }
 
 // Record is a record as a PDS answers it.
@@ -69,6 +70,33 @@ func (p *PDS) ResolveHandle(ctx context.Context, handle syntax.Handle) (syntax.D
 	}
 	err := p.client().Get(ctx, "com.atproto.identity.resolveHandle", map[string]any{"handle": handle.String()}, &answer)
 	return answer.DID, wrap(err, "resolve", handle)
+}
+
+// listRepos lists every repository, as com.atproto.sync.listRepos does.
+func (p *PDS) listRepos(ctx context.Context) ([]any, error) {
+	var all []any
+	params := map[string]any{"limit": 500}
+	for {
+		var page struct {
+			Repos  []any  `json:"repos"`
+			Cursor string `json:"cursor"`
+		}
+		if err := p.client().Get(ctx, "com.atproto.sync.listRepos", params, &page); err != nil {
+			return nil, wrap(err, "list the repositories of", p.URL)
+		}
+		all = append(all, page.Repos...)
+		if page.Cursor == "" || len(page.Repos) == 0 {
+			return all, nil
+		}
+		params["cursor"] = page.Cursor
+	}
+}
+
+// serves tells whether an account is active here.
+func (p *PDS) serves(ctx context.Context, account syntax.DID) bool {
+	var status struct{ Active bool }
+	err := p.client().Get(ctx, "com.atproto.sync.getRepoStatus", map[string]any{"did": account.String()}, &status)
+	return err == nil && status.Active
 }
 
 // TakeDown has the PDS's administrator take the account down, or undo that.

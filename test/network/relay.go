@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/bluesky-social/indigo/cmd/relay/stream"
 	"github.com/gorilla/websocket"
@@ -32,7 +33,8 @@ type Relay struct {
 	server  *httptest.Server
 
 	mu     sync.Mutex
-	frames [][]byte      // the event of sequence number n is frames[n-1]
+	frames [][]byte      // the event of sequence number n is frames[n-1]; nil once forgotten
+	first  int64         // sequence number of the first event that is still there
 	grown  chan struct{} // closed, and replaced, with every event
 	broken error         // why it no longer follows the PDSes
 }
@@ -41,10 +43,12 @@ type Relay struct {
 // with the test.
 func (n *Network) Relay(t testing.TB) *Relay {
 	t.Helper()
-	r := &Relay{network: n, grown: make(chan struct{})}
+	r := &Relay{network: n, first: 1, grown: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribe)
 	mux.HandleFunc("GET /xrpc/com.atproto.identity.resolveHandle", r.resolveHandle)
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.listRepos", r.listRepos)
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.getRepo", r.getRepo)
 	r.server = httptest.NewServer(mux)
 	r.URL = "ws" + strings.TrimPrefix(r.server.URL, "http")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,11 +132,21 @@ func (r *Relay) LastSeq() int64 {
 	return int64(len(r.frames))
 }
 
-// after returns the events that follow a cursor, and what is closed when there are more.
-func (r *Relay) after(cursor int64) (frames [][]byte, grown <-chan struct{}) {
+// Forget drops all events so far, as time does: a cursor before them is outdated.
+func (r *Relay) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frames[min(max(cursor, 0), int64(len(r.frames))):], r.grown
+	r.first = int64(len(r.frames)) + 1
+	clear(r.frames)
+}
+
+// after returns the events that follow a cursor and are still there, the sequence
+// number before the first of them, and what is closed when there are more.
+func (r *Relay) after(cursor int64) (frames [][]byte, from int64, grown <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from = max(min(cursor, int64(len(r.frames))), r.first-1)
+	return r.frames[from:], from, r.grown
 }
 
 func (r *Relay) subscribe(w http.ResponseWriter, req *http.Request) {
@@ -160,7 +174,13 @@ func (r *Relay) subscribe(w http.ResponseWriter, req *http.Request) {
 		}
 	}()
 	for {
-		frames, grown := r.after(cursor)
+		frames, from, grown := r.after(cursor)
+		if cursor < from {
+			if conn.WriteMessage(websocket.BinaryMessage, outdated) != nil {
+				return
+			}
+			cursor = from
+		}
 		for _, frame := range frames {
 			if conn.WriteMessage(websocket.BinaryMessage, frame) != nil {
 				return
@@ -189,4 +209,48 @@ func (r *Relay) resolveHandle(w http.ResponseWriter, req *http.Request) {
 	}
 	w.WriteHeader(http.StatusBadRequest)
 	_ = json.NewEncoder(w).Encode(map[string]any{"error": "HandleNotFound", "message": "unable to resolve handle"})
+}
+
+// outdated is the #info frame that says that earlier events are gone.
+var outdated = infoFrame("OutdatedCursor")
+
+func infoFrame(name string) []byte {
+	var frame bytes.Buffer
+	for _, part := range []map[string]any{{"op": int64(1), "t": "#info"}, {"name": name}} {
+		encoded, err := atdata.MarshalCBOR(part)
+		if err != nil {
+			panic(err) // of a constant
+		}
+		frame.Write(encoded)
+	}
+	return frame.Bytes()
+}
+
+// listRepos answers with the repositories of both PDSes, on one page. The relay
+// does not know collections, so it offers no listReposByCollection.
+func (r *Relay) listRepos(w http.ResponseWriter, req *http.Request) {
+	all := []any{}
+	for _, pds := range r.network.PDSs {
+		repos, err := pds.listRepos(req.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		all = append(all, repos...)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"repos": all})
+}
+
+// getRepo sends whoever asks to the account's PDS, as relays do that keep no repositories.
+func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
+	for _, pds := range r.network.PDSs {
+		if pds.serves(req.Context(), syntax.DID(req.URL.Query().Get("did"))) {
+			http.Redirect(w, req, pds.URL+req.URL.RequestURI(), http.StatusFound)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	_ = json.NewEncoder(w).Encode(map[string]any{"error": "RepoNotFound", "message": "no such repository"})
 }

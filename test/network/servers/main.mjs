@@ -41,7 +41,7 @@ try {
   for (const name of ['pds1', 'pds2']) {
     pdses.push(add(await startPds({ name, plcUrl: plc.url, directory: path.join(directory, name) })))
   }
-  const describe = ({ url, did, domain, adminPassword }) => ({ url, did, domain, adminPassword })
+  const describe = ({ stop, ...what }) => what
   console.log(JSON.stringify({ plc: plc.url, pdses: pdses.map(describe) }))
 } catch (err) {
   console.error('start:', err)

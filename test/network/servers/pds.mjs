@@ -14,6 +14,7 @@ export async function startPds({ name, plcUrl, directory }) {
   const port = await freePort()
   const domain = `.${name}.test`
   const adminPassword = secret()
+  const rotationKey = secret()
   fs.mkdirSync(directory, { recursive: true })
   const env = {
     port,
@@ -35,10 +36,10 @@ export async function startPds({ name, plcUrl, directory }) {
     adminPassword,
     jwtSecret: secret(),
     dpopSecret: secret(),
-    plcRotationKeyK256PrivateKeyHex: secret(),
+    plcRotationKeyK256PrivateKeyHex: rotationKey,
   }
   const pds = await PDS.create(envToCfg(env), envToSecrets(env))
   onLoopback(pds.app)
   await pds.start()
-  return { url: `http://localhost:${port}`, did: env.serviceDid, domain, adminPassword, stop: () => pds.destroy() }
+  return { url: `http://localhost:${port}`, did: env.serviceDid, domain, adminPassword, rotationKey, stop: () => pds.destroy() }
 }
