@@ -46,7 +46,7 @@ func (p *Position) sortKey() int64 { return -p.SortAt.UnixMicro() }
 
 // Page is a part of a list.
 type Page struct {
-	Records []record.Record
+	Records []record.Record // as many as asked for, or fewer where they are large
 	Next    *Position // of the last record, to continue after it; nil on the last page
 }
 
@@ -199,7 +199,12 @@ func fetched(limit int) string {
 	return strconv.Itoa(rows)
 }
 
-// page runs a list's statement.
+// pageBytes bounds the values of a page: records may have a megabyte each, and what
+// a page holds is in the API's memory at once.
+const pageBytes = 16 << 20
+
+// page runs a list's statement. The page ends at limit records, or at the one with
+// which it has pageBytes.
 func (r *Reader) page(ctx context.Context, s *statement, limit int) (Page, error) {
 	rows, err := r.pool.Query(ctx, s.String(), s.arguments()...)
 	if err != nil {
@@ -208,9 +213,10 @@ func (r *Reader) page(ctx context.Context, s *statement, limit int) (Page, error
 	defer rows.Close()
 	page := Page{Records: make([]record.Record, 0, min(limit, 201))}
 	var last int64
+	bytes := 0
 	for rows.Next() {
-		if len(page.Records) == limit {
-			key := page.Records[limit-1].Key
+		if n := len(page.Records); n == limit || bytes >= pageBytes {
+			key := page.Records[n-1].Key
 			page.Next = &Position{SortAt: time.UnixMicro(-last).UTC(), DID: key.DID, Collection: key.Collection, Rkey: key.Rkey}
 			break
 		}
@@ -218,7 +224,7 @@ func (r *Reader) page(ctx context.Context, s *statement, limit int) (Page, error
 		if err != nil {
 			return Page{}, err
 		}
-		page.Records = append(page.Records, rec)
+		page.Records, bytes = append(page.Records, rec), bytes+len(rec.Value)
 	}
 	rows.Close()
 	return page, rows.Err()
