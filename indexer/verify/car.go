@@ -1,91 +1,122 @@
 package verify
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 
-	"github.com/bluesky-social/indigo/atproto/repo"
-	blockformat "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
-	ipld "github.com/ipfs/go-ipld-format"
-	car "github.com/ipld/go-car"
+)
+
+// Bounds of an event's CAR besides [MaxBlocks]. The largest commits of the protocol
+// have about 6,000 blocks: 200 ops, each with the nodes on the way to its record
+// and their neighbours.
+const (
+	MaxHeader   = 1024
+	MaxSections = 20_000
 )
 
 // blockMap has the blocks of a CAR by CID. The blocks are slices of the CAR.
 type blockMap map[cid.Cid][]byte
 
-// cidLen is the length of the one kind of CID that repositories use: version 1,
-// DAG-CBOR or raw, SHA-256 (https://atproto.com/specs/repository, "CID Formats").
-const cidLen = 36
-
 // readCAR parses a version 1 CAR that is in memory whole, checks every block
 // against its CID, and returns the blocks and the first root. A streaming reader
 // would allocate what a section's length claims; here nothing is copied.
 func readCAR(data []byte) (blockMap, cid.Cid, error) {
-	reader := bytes.NewReader(data)
-	if length, n := binary.Uvarint(data); n <= 0 || length > uint64(len(data)-n) {
-		return nil, cid.Undef, refuse(Blocks, "CAR header: its length is malformed or exceeds the CAR")
-	}
-	buffered := bufio.NewReaderSize(reader, 16)
-	header, err := car.ReadHeader(buffered)
+	header, rest, err := section(data)
 	if err != nil {
 		return nil, cid.Undef, refuse(Blocks, "CAR header: %w", err)
 	}
-	if header.Version != 1 || len(header.Roots) == 0 {
-		return nil, cid.Undef, refuse(Blocks, "CAR header: version %d with %d roots", header.Version, len(header.Roots))
+	if len(header) > MaxHeader {
+		return nil, cid.Undef, refuse(Limit, "CAR header of %d bytes, %d are allowed", len(header), MaxHeader)
+	}
+	root, err := readHeader(header)
+	if err != nil {
+		return nil, cid.Undef, refuse(Blocks, "CAR header: %w", err)
 	}
 	blocks := make(blockMap, 16)
-	for rest := data[len(data)-reader.Len()-buffered.Buffered():]; len(rest) > 0; {
+	for n := 0; len(rest) > 0; n++ {
+		if n == MaxSections {
+			return nil, cid.Undef, refuse(Limit, "more than %d blocks", MaxSections)
+		}
 		if rest, err = blocks.take(rest); err != nil {
 			return nil, cid.Undef, err
 		}
 	}
-	return blocks, header.Roots[0], nil
+	return blocks, root, nil
+}
+
+// section splits off what the length at the beginning says.
+func section(data []byte) (content, rest []byte, err error) {
+	length, n := binary.Uvarint(data)
+	if n <= 0 || length > uint64(len(data)-n) {
+		return nil, nil, errTruncated
+	}
+	end := n + int(length)
+	return data[n:end:end], data[end:], nil
+}
+
+// readHeader is the first root of a header {roots, version}
+// (https://ipld.io/specs/transport/car/carv1/#header).
+func readHeader(data []byte) (root cid.Cid, err error) {
+	r := cborReader{data: data}
+	n, err := r.expect(cborMap)
+	if err != nil {
+		return cid.Undef, err
+	}
+	version := uint64(0)
+	err = r.entries(n, func(key string) (err error) {
+		switch key {
+		case "roots":
+			root, err = r.firstOf()
+		case "version":
+			version, err = r.expect(cborUint)
+		default:
+			err = r.skip(1)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return cid.Undef, err
+	case version != 1 || !root.Defined():
+		return cid.Undef, r.fail("version %d, or no root", version)
+	}
+	return root, r.end()
+}
+
+// firstOf is the first of a list of links.
+func (r *cborReader) firstOf() (first cid.Cid, err error) {
+	n, err := r.expect(cborArray)
+	if err != nil {
+		return cid.Undef, err
+	}
+	for i := range n {
+		c, err := r.link()
+		if err != nil {
+			return cid.Undef, err
+		}
+		if i == 0 {
+			first = c
+		}
+	}
+	return first, nil
 }
 
 // take reads one section (length, CID, block) and returns what follows it.
 func (b blockMap) take(data []byte) ([]byte, error) {
-	length, n := binary.Uvarint(data)
-	if n <= 0 || length > uint64(len(data)-n) || length < cidLen {
-		return nil, refuse(Blocks, "CAR section: length %d, %d bytes are left", length, len(data)-max(n, 0))
+	content, rest, err := section(data)
+	if err != nil || len(content) < cidLen {
+		return nil, refuse(Blocks, "CAR section of %d bytes, %d are left", len(content), len(data))
 	}
-	section, rest := data[n:n+int(length)], data[n+int(length):]
-	c, err := cid.Cast(section[:cidLen])
+	c, err := parseCID(content[:cidLen])
 	if err != nil {
 		return nil, refuse(Blocks, "CAR section: %w", err)
 	}
-	block := section[cidLen:]
-	if sum := sha256.Sum256(block); section[2] != 0x12 || !bytes.Equal(sum[:], section[4:cidLen]) {
+	block := content[cidLen:]
+	if sum := sha256.Sum256(block); !bytes.Equal(sum[:], content[4:cidLen]) {
 		return nil, refuse(Blocks, "block %s does not have the content that its CID names", c)
 	}
 	b[c] = block
 	return rest, nil
-}
-
-// Get makes the blocks a source for the tree; it is for package mst.
-func (b blockMap) Get(_ context.Context, c cid.Cid) (blockformat.Block, error) {
-	block, ok := b[c]
-	if !ok {
-		return nil, &ipld.ErrNotFound{Cid: c}
-	}
-	return blockformat.NewBlockWithCid(block, c)
-}
-
-// commit decodes the signed commit.
-func (b blockMap) commit(root cid.Cid) (*repo.Commit, error) {
-	block, ok := b[root]
-	if !ok {
-		return nil, refuse(Blocks, "the commit's block %s is missing", root)
-	}
-	var commit repo.Commit
-	if err := commit.UnmarshalCBOR(bytes.NewReader(block)); err != nil {
-		return nil, refuse(Blocks, "decoding the signed commit: %w", err)
-	}
-	if err := commit.VerifyStructure(); err != nil {
-		return nil, refuse(Malformed, "signed commit: %w", err)
-	}
-	return &commit, nil
 }

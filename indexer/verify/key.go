@@ -8,15 +8,21 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/identity"
-	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 )
 
 const (
 	keyCacheSize = 50_000           // parsed keys; about 200 bytes each
 	lookupTime   = 10 * time.Second // one look-up of an identity
 	lookupTries  = 3
+
+	// An account whose signatures do not fit is looked up afresh this often and no
+	// more, lest forged commits be paid for by the directory of identities.
+	refreshBurst  = 8
+	refreshEvery  = 5 * time.Second
+	refreshedSize = 10_000 // accounts whose refreshes are counted
 )
 
 // keyring checks signatures against the keys that a directory knows. Parsed keys
@@ -24,70 +30,95 @@ const (
 type keyring struct {
 	directory directory
 	parsed    *lru.Cache[identity.VerificationMethod, atcrypto.PublicKey]
+	refreshed *lru.Cache[syntax.DID, *rate.Limiter]
 }
 
 func newKeyring(dir directory) *keyring {
-	parsed, err := lru.New[identity.VerificationMethod, atcrypto.PublicKey](keyCacheSize)
+	return &keyring{
+		directory: dir,
+		parsed:    newCache[identity.VerificationMethod, atcrypto.PublicKey](keyCacheSize),
+		refreshed: newCache[syntax.DID, *rate.Limiter](refreshedSize),
+	}
+}
+
+func newCache[K comparable, V any](size int) *lru.Cache[K, V] {
+	cache, err := lru.New[K, V](size)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &keyring{directory: dir, parsed: parsed}
+	return cache
 }
 
 // check verifies the commit's signature. Where it does not fit, the identity is
 // looked up afresh once, since the key may have been rotated.
-func (k *keyring) check(ctx context.Context, did syntax.DID, commit *repo.Commit) (*identity.Identity, error) {
-	account, err := k.lookup(ctx, did)
+func (k *keyring) check(ctx context.Context, commit signedCommit) (*identity.Identity, error) {
+	account, err := k.lookup(ctx, commit.did)
 	if err != nil {
 		return nil, err
 	}
-	if k.verify(account, commit) == nil {
-		return account, nil
+	refusal := k.verify(account, commit)
+	if refusal == nil || !k.mayRefresh(commit.did) {
+		return account, refusal
 	}
-	if err := k.directory.Purge(ctx, did.AtIdentifier()); err != nil {
-		return nil, fmt.Errorf("refreshing the identity of %s: %w", did, err)
+	if err := k.directory.Purge(ctx, commit.did.AtIdentifier()); err != nil {
+		return nil, fmt.Errorf("refreshing the identity of %s: %w", commit.did, err)
 	}
-	if account, err = k.lookup(ctx, did); err != nil {
+	if account, err = k.lookup(ctx, commit.did); err != nil {
 		return nil, err
 	}
 	return account, k.verify(account, commit)
 }
 
-func (k *keyring) verify(account *identity.Identity, commit *repo.Commit) error {
+func (k *keyring) mayRefresh(did syntax.DID) bool {
+	limiter, ok := k.refreshed.Get(did)
+	if !ok {
+		limiter = rate.NewLimiter(rate.Every(refreshEvery), refreshBurst)
+		if other, raced, _ := k.refreshed.PeekOrAdd(did, limiter); raced {
+			limiter = other
+		}
+	}
+	return limiter.Allow()
+}
+
+func (k *keyring) verify(account *identity.Identity, commit signedCommit) error {
 	key, err := k.key(account)
 	if err != nil {
 		return refuse(Identity, "signing key of %s: %w", account.DID, err)
 	}
-	if err := commit.VerifySignature(key); err != nil {
-		return refuse(Signature, "commit %s of %s: %w", commit.Rev, account.DID, err)
+	if err := key.HashAndVerify(commit.unsigned, commit.sig); err != nil {
+		return refuse(Signature, "commit %s of %s: %w", commit.rev, account.DID, err)
 	}
 	return nil
 }
 
-// lookup asks for the identity, again where the network failed. A DID that does
-// not exist is a refusal; a network that stays silent is as well, in the end,
-// since the stream must go on.
+// lookup asks for the identity; again, where it is the directory that all accounts
+// share that failed. A host that an account names itself is asked once: accounts
+// could otherwise hold up the line by naming hosts that hang. A DID that does not
+// exist is a refusal; a network that stays silent is as well, in the end, since the
+// stream must go on.
 func (k *keyring) lookup(ctx context.Context, did syntax.DID) (*identity.Identity, error) {
-	var account *identity.Identity
-	var err error
-	for try := range lookupTries {
-		if account, err = k.lookupOnce(ctx, did); err == nil {
+	for try := 1; ; try++ {
+		account, err := k.lookupOnce(ctx, did)
+		switch {
+		case err == nil:
 			return account, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case errors.Is(err, identity.ErrDIDNotFound), try == lookupTries:
+			return nil, refuse(Identity, "looking up %s: %w", did, err)
+		case did.Method() == "plc":
+			_ = k.directory.Purge(ctx, did.AtIdentifier()) // the failure itself is cached
+		case try == 2: // the first failure may have been one of the cache, which this try then was past
+			return nil, refuse(Identity, "looking up %s: %w", did, err)
+		default:
+			continue
 		}
-		if errors.Is(err, identity.ErrDIDNotFound) {
-			break
-		}
-		_ = k.directory.Purge(ctx, did.AtIdentifier()) // the failure itself is cached
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(time.Duration(try) * time.Second):
+		case <-time.After(time.Duration(try-1) * time.Second):
 		}
 	}
-	return nil, refuse(Identity, "looking up %s: %w", did, err)
 }
 
 func (k *keyring) lookupOnce(ctx context.Context, did syntax.DID) (*identity.Identity, error) {

@@ -1,9 +1,6 @@
 package verify
 
 import (
-	"context"
-	"fmt"
-
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
@@ -20,8 +17,9 @@ type op struct {
 	key    record.Key
 }
 
-// parseOps checks that each op has the CIDs that its action needs.
-func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp) ([]op, error) {
+// parseOps checks that each op has the CIDs that its action needs. An op of a
+// legacy host has no prev; lenient lets it pass.
+func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp, lenient bool) ([]op, error) {
 	ops := make([]op, 0, len(raw))
 	for i, r := range raw {
 		if r == nil {
@@ -36,7 +34,7 @@ func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp) ([]op
 			action:    record.Action(r.Action),
 			key:       record.Key{DID: did, Collection: collection, Rkey: rkey},
 		}
-		if err := o.checkShape(); err != nil {
+		if err := o.checkShape(lenient); err != nil {
 			return nil, err
 		}
 		ops = append(ops, o)
@@ -44,16 +42,16 @@ func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp) ([]op
 	return ops, nil
 }
 
-func (o op) checkShape() error {
+func (o op) checkShape(lenient bool) error {
 	hasValue, hasPrev := o.Value != nil, o.Prev != nil
 	ok := false
 	switch o.action {
 	case record.Create:
 		ok = hasValue && !hasPrev
 	case record.Update:
-		ok = hasValue && hasPrev
+		ok = hasValue && (hasPrev || lenient)
 	case record.Delete:
-		ok = !hasValue && hasPrev
+		ok = !hasValue && (hasPrev || lenient)
 	}
 	if !ok {
 		return refuse(Malformed, "op on %s: action %q with cid %t and prev %t", o.Path, o.action, hasValue, hasPrev)
@@ -61,41 +59,76 @@ func (o op) checkShape() error {
 	return nil
 }
 
+// invertible tells whether the ops say enough to be undone.
+func invertible(ops []op) bool {
+	for _, o := range ops {
+		if o.action != record.Create && o.Prev == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// emptyTree is the root of a tree without records.
+var emptyTree = func() cid.Cid {
+	tree := mst.NewEmptyTree()
+	root, err := tree.RootCID()
+	if err != nil {
+		panic(err) // of a constant
+	}
+	return *root
+}()
+
 // checkTree undoes the ops on the tree that the commit signs and holds the result
-// against prevData, the root of the tree before; a repository's first commit must
-// lead back to the empty tree. Package mst indexes by what the blocks say, so a
-// panic there is the blocks' fault.
-func checkTree(ctx context.Context, blocks blockMap, root cid.Cid, ops []op, prevData *cid.Cid, first bool) (err error) {
+// against the root of the tree before. Package mst does the undoing; should it
+// stumble over a tree that readTree has let through, the blocks are at fault.
+func checkTree(tree *mst.Tree, ops []op, prevData cid.Cid) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = refuse(Tree, "reading the tree panicked: %v", r)
+			err = refuse(Tree, "undoing the ops panicked: %v", r)
 		}
 	}()
-	tree, err := mst.LoadTreeFromStore(ctx, blocks, root)
-	if err != nil {
-		return refuse(Blocks, "reading the tree: %w", err)
-	}
-	before, err := invert(tree, ops)
+	operations, err := normalize(ops)
 	if err != nil {
 		return err
 	}
-	if prevData == nil && first {
-		empty := mst.NewEmptyTree()
-		prevData, err = empty.RootCID()
-		if err != nil {
-			return fmt.Errorf("computing the root of the empty tree: %w", err)
+	for i := range operations {
+		if err := repo.InvertOp(tree, &operations[i]); err != nil {
+			return refuse(Tree, "op on %s: %w", operations[i].Path, err)
 		}
 	}
-	if prevData == nil {
-		return refuse(Malformed, "prevData is missing, and the commit is not the repository's first")
+	before, err := tree.RootCID()
+	if err != nil {
+		return refuse(Tree, "computing the root before the ops: %w", err)
 	}
-	if *before != *prevData {
+	if *before != prevData {
 		return refuse(Tree, "undoing the ops gives the root %s, prevData is %s", before, prevData)
 	}
 	return nil
 }
 
-func invert(tree *mst.Tree, ops []op) (*cid.Cid, error) {
+// checkForward is what can be asked of a commit that does not say enough to be
+// undone: that the tree shows each of the ops. That there were no others, it
+// cannot tell.
+func checkForward(tree *mst.Tree, ops []op) error {
+	if _, err := normalize(ops); err != nil {
+		return err
+	}
+	for _, o := range ops {
+		value, err := tree.Get([]byte(o.Path))
+		if err != nil {
+			return refuse(Tree, "op on %s: %w", o.Path, err)
+		}
+		if (value == nil) != (o.Value == nil) || value != nil && *value != *o.Value {
+			return refuse(Tree, "op on %s: the tree has %v, the op %v", o.Path, value, o.Value)
+		}
+	}
+	return nil
+}
+
+// normalize puts the ops into the order in which they can be undone. No path may
+// be there twice.
+func normalize(ops []op) ([]repo.Operation, error) {
 	operations := make([]repo.Operation, len(ops))
 	for i := range ops {
 		operations[i] = ops[i].Operation
@@ -104,20 +137,11 @@ func invert(tree *mst.Tree, ops []op) (*cid.Cid, error) {
 	if err != nil {
 		return nil, refuse(Malformed, "ops: %w", err)
 	}
-	for i := range operations {
-		if err := repo.InvertOp(tree, &operations[i]); err != nil {
-			return nil, refuse(Tree, "op on %s: %w", operations[i].Path, err)
-		}
-	}
-	root, err := tree.RootCID()
-	if err != nil {
-		return nil, refuse(Tree, "computing the root before the ops: %w", err)
-	}
-	return root, nil
+	return operations, nil
 }
 
 // collect picks the ops on followed collections and finds their record blocks.
-// Inverting has shown that each op's CID is the tree's value for its path.
+// Checking the tree has shown that each op's CID is the tree's value for its path.
 func collect(blocks blockMap, ops []op, follows func(syntax.NSID) bool) ([]record.Op, error) {
 	var out []record.Op
 	for _, o := range ops {

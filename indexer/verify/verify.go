@@ -6,13 +6,11 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/bluesky-social/indigo/atproto/identity"
-	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 
@@ -22,6 +20,7 @@ import (
 // Limits of the sync specification, and how far ahead of our clock a rev may lie.
 const (
 	MaxBlocks  = 2_000_000 // bytes of a commit's CAR
+	MaxSync    = 10_000    // bytes of a #sync event's CAR
 	MaxOps     = 200
 	FutureSkew = 5 * time.Minute
 )
@@ -63,13 +62,28 @@ type directory interface {
 
 // Verifier checks commits. It is safe for concurrent use.
 type Verifier struct {
-	keys *keyring
-	now  func() time.Time
+	keys    *keyring
+	lenient bool
+	now     func() time.Time
 }
 
+// Option changes how a verifier judges.
+type Option func(*Verifier)
+
+// Lenient takes commits of hosts that speak the protocol as it was before 2025: they
+// name no prevData, and no prev with their ops. Of such a commit it is still known
+// that the account signed the tree and that the tree shows every op, but not that
+// the ops are all that has changed: a change that the host leaves out, or that was
+// lost with an earlier commit, stays out of the index.
+func Lenient(lenient bool) Option { return func(v *Verifier) { v.lenient = lenient } }
+
 // New makes a verifier that learns signing keys from dir.
-func New(dir directory) *Verifier {
-	return &Verifier{keys: newKeyring(dir), now: time.Now}
+func New(dir directory, options ...Option) *Verifier {
+	v := &Verifier{keys: newKeyring(dir), now: time.Now}
+	for _, option := range options {
+		option(v)
+	}
+	return v
 }
 
 // Verified is a commit that holds, and what its DID document says of the account.
@@ -89,20 +103,20 @@ func (v *Verifier) Commit(ctx context.Context, msg *comatproto.SyncSubscribeRepo
 	if err != nil {
 		return Verified{}, err
 	}
+	ops, err := parseOps(commit.DID, msg.Ops, v.lenient)
+	if err != nil {
+		return Verified{}, err
+	}
 	blocks, signed, err := open(msg)
 	if err != nil {
 		return Verified{}, err
 	}
-	commit.Data = syntax.CID(signed.Data.String())
-	account, err := v.keys.check(ctx, commit.DID, signed)
+	commit.Data = syntax.CID(signed.data.String())
+	account, err := v.keys.check(ctx, signed)
 	if err != nil {
 		return Verified{}, err
 	}
-	ops, err := parseOps(commit.DID, msg.Ops)
-	if err != nil {
-		return Verified{}, err
-	}
-	if err := checkTree(ctx, blocks, signed.Data, ops, (*cid.Cid)(msg.PrevData), commit.Since == ""); err != nil {
+	if err := v.checkChange(blocks, signed.data, ops, msg); err != nil {
 		return Verified{}, err
 	}
 	commit.Ops, err = collect(blocks, ops, follows)
@@ -112,9 +126,35 @@ func (v *Verifier) Commit(ctx context.Context, msg *comatproto.SyncSubscribeRepo
 	return Verified{Commit: commit, PDS: account.PDSEndpoint(), Handle: declaredHandle(account)}, nil
 }
 
+// checkChange checks that the ops lead from the tree before to the signed one. The
+// tree before a repository's first commit is the empty one.
+func (v *Verifier) checkChange(blocks blockMap, root cid.Cid, ops []op, msg *comatproto.SyncSubscribeRepos_Commit) error {
+	tree, err := readTree(blocks, root)
+	if err != nil {
+		return err
+	}
+	prevData := (*cid.Cid)(msg.PrevData)
+	if first := msg.Since == nil || *msg.Since == ""; first {
+		if prevData != nil && *prevData != emptyTree {
+			return refuse(Malformed, "prevData names a tree before the repository's first commit, which has no since")
+		}
+		prevData = &emptyTree
+	}
+	switch {
+	case prevData != nil && invertible(ops):
+		return checkTree(tree, ops, *prevData)
+	case v.lenient:
+		return checkForward(tree, ops)
+	}
+	return refuse(Malformed, "prevData is missing, and the commit is not the repository's first")
+}
+
 // Sync checks a #sync event and returns the commit that it announces, with its
-// Rev and Data alone.
+// Rev, CID and Data alone.
 func (v *Verifier) Sync(ctx context.Context, msg *comatproto.SyncSubscribeRepos_Sync) (record.Commit, error) {
+	if len(msg.Blocks) > MaxSync {
+		return record.Commit{}, refuse(Limit, "blocks have %d bytes, %d are allowed", len(msg.Blocks), MaxSync)
+	}
 	did, err := syntax.ParseDID(msg.Did)
 	if err != nil {
 		return record.Commit{}, refuse(Malformed, "did: %w", err)
@@ -127,17 +167,21 @@ func (v *Verifier) Sync(ctx context.Context, msg *comatproto.SyncSubscribeRepos_
 	if err != nil {
 		return record.Commit{}, err
 	}
-	if signed.DID != msg.Did || signed.Rev != msg.Rev {
-		return record.Commit{}, refuse(Malformed, "event is of %s at %s, the signed commit of %s at %s", msg.Did, msg.Rev, signed.DID, signed.Rev)
+	if signed.did != did || string(signed.rev) != msg.Rev {
+		return record.Commit{}, refuse(Malformed, "event is of %s at %s, the signed commit of %s at %s", msg.Did, msg.Rev, signed.did, signed.rev)
 	}
-	if _, err := v.keys.check(ctx, did, signed); err != nil {
+	if err := v.checkRev(signed.rev); err != nil {
 		return record.Commit{}, err
 	}
-	return record.Commit{Seq: msg.Seq, DID: did, Rev: syntax.TID(signed.Rev), CID: syntax.CID(root.String()), Data: syntax.CID(signed.Data.String())}, nil
+	if _, err := v.keys.check(ctx, signed); err != nil {
+		return record.Commit{}, err
+	}
+	return record.Commit{Seq: msg.Seq, DID: did, Rev: signed.rev, CID: syntax.CID(root.String()), Data: syntax.CID(signed.data.String())}, nil
 }
 
 // Forget drops what is known of an account's keys, as after an #identity event.
 func (v *Verifier) Forget(ctx context.Context, did syntax.DID) error {
+	v.keys.refreshed.Remove(did)
 	return v.keys.directory.Purge(ctx, did.AtIdentifier())
 }
 
@@ -160,8 +204,8 @@ func (v *Verifier) envelope(msg *comatproto.SyncSubscribeRepos_Commit) (record.C
 	if err != nil {
 		return record.Commit{}, refuse(Malformed, "rev: %w", err)
 	}
-	if ahead := rev.Time().Sub(v.now()); ahead > FutureSkew {
-		return record.Commit{}, refuse(Future, "rev %s lies %s ahead of our clock", rev, ahead.Round(time.Second))
+	if err := v.checkRev(rev); err != nil {
+		return record.Commit{}, err
 	}
 	at, err := syntax.ParseDatetimeLenient(msg.Time)
 	if err != nil {
@@ -172,6 +216,9 @@ func (v *Verifier) envelope(msg *comatproto.SyncSubscribeRepos_Commit) (record.C
 		if commit.Since, err = syntax.ParseTID(*msg.Since); err != nil {
 			return record.Commit{}, refuse(Malformed, "since: %w", err)
 		}
+		if commit.Since >= rev {
+			return record.Commit{}, refuse(Malformed, "since %s is not before rev %s", commit.Since, rev)
+		}
 	}
 	if msg.PrevData != nil {
 		commit.PrevData = syntax.CID(msg.PrevData.String())
@@ -180,27 +227,20 @@ func (v *Verifier) envelope(msg *comatproto.SyncSubscribeRepos_Commit) (record.C
 }
 
 // open reads the event's blocks and the signed commit among them.
-func open(msg *comatproto.SyncSubscribeRepos_Commit) (blockMap, *repo.Commit, error) {
+func open(msg *comatproto.SyncSubscribeRepos_Commit) (blockMap, signedCommit, error) {
 	blocks, root, err := readCAR(msg.Blocks)
 	if err != nil {
-		return nil, nil, err
+		return nil, signedCommit{}, err
 	}
 	if root != cid.Cid(msg.Commit) {
-		return nil, nil, refuse(Malformed, "the CAR's root is %s, the event's commit %s", root, msg.Commit)
+		return nil, signedCommit{}, refuse(Malformed, "the CAR's root is %s, the event's commit %s", root, msg.Commit)
 	}
 	signed, err := blocks.commit(root)
 	if err != nil {
-		return nil, nil, err
+		return nil, signedCommit{}, err
 	}
-	if signed.DID != msg.Repo || signed.Rev != msg.Rev {
-		return nil, nil, refuse(Malformed, "event is of %s at %s, the signed commit of %s at %s", msg.Repo, msg.Rev, signed.DID, signed.Rev)
+	if string(signed.did) != msg.Repo || string(signed.rev) != msg.Rev {
+		return nil, signedCommit{}, refuse(Malformed, "event is of %s at %s, the signed commit of %s at %s", msg.Repo, msg.Rev, signed.did, signed.rev)
 	}
 	return blocks, signed, nil
-}
-
-// IsRefusal tells a commit that does not hold from a failure to find out.
-func IsRefusal(err error) (*Error, bool) {
-	var refusal *Error
-	ok := errors.As(err, &refusal)
-	return refusal, ok
 }
