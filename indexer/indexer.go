@@ -32,6 +32,8 @@ type Config struct {
 	// VerifiedHandle resolves an account's handle in both directions.
 	VerifiedHandle func(context.Context, syntax.DID) (syntax.Handle, error)
 	Logger         *slog.Logger
+	// Replays, unless nil, puts dead letters through again while the lock is held.
+	Replays interface{ Run(context.Context) error }
 
 	Workers     int           // frames examined at once; they mostly compute, but may wait for an identity
 	Window      int           // frames between the socket and the transaction

@@ -57,6 +57,9 @@ func (l *line) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return l.handles.run(ctx) })
 	group.Go(func() error { return l.apply(ctx) })
+	if l.Replays != nil {
+		group.Go(func() error { return l.Replays.Run(ctx) })
+	}
 	return group.Wait()
 }
 

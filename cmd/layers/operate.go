@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -119,113 +116,4 @@ func chosenCollections(command *cli.Command, p *parts, target record.Target) ([]
 	}
 	slices.Sort(out)
 	return out, nil
-}
-
-func deadLetterCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "dlq",
-		Usage: "look at what could not be indexed, and drop it",
-		Commands: []*cli.Command{
-			{
-				Name: "list", Usage: "list dead letters, newest first",
-				Flags: operatorFlags(
-					&cli.StringFlag{Name: "stage", Usage: "frame, verify, validate, store or project:TARGET"},
-					&cli.StringFlag{Name: "class", Usage: "the kind of failure"},
-					&cli.StringFlag{Name: "did", Usage: "of this repository"},
-					&cli.StringFlag{Name: "collection", Usage: "of this collection"},
-					&cli.IntFlag{Name: "limit", Value: 50, Usage: "how many"},
-					&cli.Int64Flag{Name: "before", Usage: "only those with a smaller ID, to go on from a list"},
-				),
-				Action: func(ctx context.Context, command *cli.Command) error {
-					return withParts(ctx, command, func(p *parts) error { return listLetters(ctx, command, p) })
-				},
-			},
-			{
-				Name: "show", Usage: "show a dead letter whole", ArgsUsage: "ID", Flags: operatorFlags(),
-				Action: func(ctx context.Context, command *cli.Command) error {
-					return withParts(ctx, command, func(p *parts) error { return showLetter(ctx, command, p) })
-				},
-			},
-			{
-				Name: "drop", Usage: "delete dead letters", ArgsUsage: "ID...", Flags: operatorFlags(),
-				Action: func(ctx context.Context, command *cli.Command) error {
-					return withParts(ctx, command, func(p *parts) error { return dropLetters(ctx, command, p) })
-				},
-			},
-		},
-	}
-}
-
-func listLetters(ctx context.Context, command *cli.Command, p *parts) error {
-	filter := store.LetterFilter{
-		Stage: command.String("stage"), Class: command.String("class"),
-		DID: syntax.DID(command.String("did")), Collection: syntax.NSID(command.String("collection")),
-	}
-	letters, err := store.NewDeadLetters(p.pool).List(ctx, filter, command.Int64("before"), command.Int("limit"))
-	if err != nil {
-		return err
-	}
-	table := tabwriter.NewWriter(command.Root().Writer, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "ID\tWHEN\tSTAGE\tCLASS\tRECORD\tPATH\tREASON")
-	for _, l := range letters {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%.100s\n", l.ID, l.CreatedAt.UTC().Format(time.RFC3339), l.Stage, l.Class, nameOf(l), l.Path, l.Reason)
-	}
-	return table.Flush()
-}
-
-// nameOf is the record's AT-URI as far as the letter knows it.
-func nameOf(l store.DeadLetter) string {
-	if l.DID == "" {
-		return fmt.Sprintf("%s#%d", l.Host, l.Seq)
-	}
-	if l.Collection == "" {
-		return "at://" + string(l.DID)
-	}
-	return record.Key{DID: l.DID, Collection: l.Collection, Rkey: l.Rkey}.String()
-}
-
-func showLetter(ctx context.Context, command *cli.Command, p *parts) error {
-	ids, err := letterIDs(command)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		l, err := store.NewDeadLetters(p.pool).Get(ctx, id)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(command.Root().Writer, "id:        %d\nwhen:      %s\nhost:      %s\nseq:       %d\nrecord:    %s\nrev:       %s\ncid:       %s\n"+
-			"stage:     %s\nclass:     %s\npath:      %s\nreason:    %s\nexpected:  %s\nreceived:  %s\nbytes:     %d\n%x\n",
-			l.ID, l.CreatedAt.UTC().Format(time.RFC3339), l.Host, l.Seq, nameOf(l), l.Rev, l.CID,
-			l.Stage, l.Class, l.Path, l.Reason, l.Expected, l.Received, len(l.Raw), l.Raw)
-	}
-	return nil
-}
-
-func dropLetters(ctx context.Context, command *cli.Command, p *parts) error {
-	ids, err := letterIDs(command)
-	if err != nil {
-		return err
-	}
-	n, err := store.NewDeadLetters(p.pool).Delete(ctx, ids...)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(command.Root().Writer, "%d dead letters dropped\n", n)
-	return nil
-}
-
-func letterIDs(command *cli.Command) ([]int64, error) {
-	var ids []int64
-	for _, arg := range command.Args().Slice() {
-		id, err := strconv.ParseInt(arg, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%q is no ID; `layers dlq list` shows them", arg)
-		}
-		ids = append(ids, id)
-	}
-	if len(ids) == 0 {
-		return nil, errors.New("name at least one ID; `layers dlq list` shows them")
-	}
-	return ids, nil
 }

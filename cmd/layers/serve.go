@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,7 @@ import (
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/indexer"
 	"github.com/layers-pub/layers-appview/indexer/firehose"
+	"github.com/layers-pub/layers-appview/indexer/replay"
 	"github.com/layers-pub/layers-appview/indexer/task"
 	"github.com/layers-pub/layers-appview/indexer/verify"
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -183,11 +185,19 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 
 func (p *parts) indexer() *indexer.Indexer {
 	identities := p.directory()
+	writer := store.NewWriter(p.pool, p.routes(), p.logger)
 	return indexer.New(indexer.Config{
-		Firehose:       firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, UserAgent: userAgent(), Logger: p.logger}, nil),
-		Verifier:       verify.New(identities),
-		Catalog:        p.catalog,
-		Writer:         store.NewWriter(p.pool, p.routes(), p.logger),
+		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, UserAgent: userAgent(), Logger: p.logger}, nil),
+		Verifier: verify.New(identities),
+		Catalog:  p.catalog,
+		Writer:   writer,
+		Replays: replay.New(replay.Config{
+			Catalog: p.catalog, Letters: store.NewDeadLetters(p.pool), Apply: writer.Apply, Logger: p.logger,
+			Resync: func(ctx context.Context, did syntax.DID, reason string) error {
+				_, err := store.NewResyncs(p.pool).Add(ctx, []store.Wanted{{DID: did, Reason: reason}})
+				return err
+			},
+		}),
 		VerifiedHandle: identities.VerifiedHandle,
 		Logger:         p.logger,
 	})

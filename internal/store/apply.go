@@ -175,11 +175,15 @@ type effect struct {
 	settled []record.Key // whose dead letters older than revs are overtaken
 	revs    []string     // of the changes in settled
 	replays []int64      // dead letters that were put through again
+	whole   fetches      // repositories that were fetched whole
 
 	// What becomes of the list of repositories to fetch, see [effect.decideResync].
 	broken                 []Wanted
 	begun, fetched, mended []string
 }
+
+// fetches are repositories and the revs at which they were fetched.
+type fetches struct{ dids, revs []string }
 
 // row is a record to insert, or to put in the place of the stored one.
 type row struct {
@@ -209,7 +213,9 @@ func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 
 func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64) {
 	if c.DeadLetter != 0 {
-		if !p.letters[c.DeadLetter] {
+		// A repository that is not in step may have deleted or replaced the record in a
+		// commit that was missed: fetching it tells, and settles the letter.
+		if !p.letters[c.DeadLetter] || p.repos[c.Key.DID].Sync != Synchronized {
 			return
 		}
 		e.replays = append(e.replays, c.DeadLetter)
@@ -256,8 +262,12 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 	}
 	fetched := map[syntax.DID]bool{}
 	for i := range b.Repos {
-		touch(b.Repos[i].DID).update(&b.Repos[i], b.Host)
-		fetched[b.Repos[i].DID] = fetched[b.Repos[i].DID] || b.Repos[i].Resync
+		u := &b.Repos[i]
+		touch(u.DID).update(u, b.Host)
+		fetched[u.DID] = fetched[u.DID] || u.Resync
+		if u.Resync && u.Sync != nil && *u.Sync == Synchronized && u.Rev != nil {
+			e.whole.dids, e.whole.revs = append(e.whole.dids, string(u.DID)), append(e.whole.revs, string(*u.Rev))
+		}
 	}
 	for _, did := range b.Purge {
 		touch(did).purge()

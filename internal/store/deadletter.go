@@ -32,6 +32,11 @@ type DeadLetter struct {
 	Expected   string
 	Received   string
 	Raw        []byte // the bytes: of the record, or of the whole event
+
+	// How it fared when it was put through again, see [DeadLetters.Request].
+	Requested bool   // and has not come to an end yet
+	Attempts  int    // that failed
+	Outcome   string // of the last one, or what is waited for
 }
 
 // Texts of dead letters are cut to this many bytes.
@@ -72,12 +77,16 @@ func (d *DeadLetter) identity() []byte {
 }
 
 // insertLetter adds one letter. One that is there already keeps its number and
-// tells the newest reason.
+// tells the newest reason; if its projection was being tried again, that has failed.
 const insertLetter = `
 	INSERT INTO dead_letters (host, seq, did, collection, rkey, rev, cid, stage, class, path, reason, expected, received, raw, identity)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 	ON CONFLICT (identity) DO UPDATE SET class = excluded.class, path = excluded.path, reason = excluded.reason,
-		expected = excluded.expected, received = excluded.received, raw = excluded.raw`
+		expected = excluded.expected, received = excluded.received, raw = excluded.raw,
+		requested_at = CASE WHEN dead_letters.outbox_id IS NULL THEN dead_letters.requested_at END,
+		started_at = CASE WHEN dead_letters.outbox_id IS NULL THEN dead_letters.started_at END, outbox_id = NULL,
+		attempts = dead_letters.attempts + (dead_letters.outbox_id IS NOT NULL)::int,
+		outcome = CASE WHEN dead_letters.outbox_id IS NULL THEN dead_letters.outcome ELSE 'failed again' END`
 
 func (d *DeadLetter) parameters() []any {
 	return []any{
@@ -86,7 +95,9 @@ func (d *DeadLetter) parameters() []any {
 	}
 }
 
-// writeLetters removes what the batch's changes have overtaken, then adds what the
+// writeLetters removes what the batch's changes have overtaken, and what stood for
+// a repository that has been fetched whole since: the fetch has met again, in its
+// own rev, what is still wrong. Then it adds what the
 // batch itself could not index: an invalid record's letter outlives the delete of
 // the record that it took the place of.
 func (e *effect) writeLetters(batch *pgx.Batch) {
@@ -101,6 +112,11 @@ func (e *effect) writeLetters(batch *pgx.Batch) {
 	}
 	if len(e.replays) > 0 {
 		batch.Queue("DELETE FROM dead_letters WHERE id = ANY ($1)", e.replays)
+	}
+	if len(e.whole.dids) > 0 {
+		batch.Queue(`DELETE FROM dead_letters d USING unnest($1::text[], $2::text[]) AS f (did, rev)
+			WHERE hashtextextended(d.did, 0) = hashtextextended(f.did, 0) AND d.did = f.did AND d.rev < f.rev
+				AND d.stage NOT LIKE 'project:%'`, e.whole.dids, e.whole.revs)
 	}
 	for i := range e.batch.DeadLetters {
 		batch.Queue(insertLetter, e.batch.DeadLetters[i].parameters()...)
@@ -127,55 +143,4 @@ func (l *DeadLetters) Add(ctx context.Context, letters []DeadLetter) error {
 		return fmt.Errorf("add %d dead letters: %w", len(letters), ended(ctx, err))
 	}
 	return nil
-}
-
-// LetterFilter picks dead letters; what is empty matches all.
-type LetterFilter struct {
-	Stage, Class string
-	DID          syntax.DID
-	Collection   syntax.NSID
-}
-
-const letterColumns = "id, created_at, host, seq, did, collection, rkey, rev, cid, stage, class, path, reason, expected, received, raw"
-
-func scanLetter(row pgx.CollectableRow) (d DeadLetter, err error) {
-	err = row.Scan(&d.ID, &d.CreatedAt, &d.Host, &d.Seq, (*string)(&d.DID), (*string)(&d.Collection), (*string)(&d.Rkey), (*string)(&d.Rev),
-		(*string)(&d.CID), &d.Stage, &d.Class, &d.Path, &d.Reason, &d.Expected, &d.Received, &d.Raw)
-	return d, err
-}
-
-// List returns dead letters, the newest first: up to limit with an ID below before,
-// or from the newest on if that is 0.
-func (l *DeadLetters) List(ctx context.Context, f LetterFilter, before int64, limit int) ([]DeadLetter, error) {
-	letters, err := collect(ctx, l.pool, scanLetter, `
-		SELECT `+letterColumns+` FROM dead_letters
-		WHERE ($1 = '' OR stage = $1) AND ($2 = '' OR class = $2) AND ($4 = '' OR collection = $4)
-			AND ($3::text = '' OR hashtextextended(did, 0) = hashtextextended($3::text, 0) AND did = $3)
-			AND ($5::bigint = 0 OR id < $5)
-		ORDER BY id DESC LIMIT $6`, planned, f.Stage, f.Class, f.DID, f.Collection, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
-	}
-	return letters, nil
-}
-
-// Get returns one dead letter, or [ErrNotFound].
-func (l *DeadLetters) Get(ctx context.Context, id int64) (DeadLetter, error) {
-	letters, err := collect(ctx, l.pool, scanLetter, "SELECT "+letterColumns+" FROM dead_letters WHERE id = $1", id)
-	if err != nil {
-		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w", id, err)
-	}
-	if len(letters) == 0 {
-		return DeadLetter{}, fmt.Errorf("dead letter %d: %w", id, ErrNotFound)
-	}
-	return letters[0], nil
-}
-
-// Delete removes dead letters and returns how many there were.
-func (l *DeadLetters) Delete(ctx context.Context, ids ...int64) (int64, error) {
-	tag, err := l.pool.Exec(ctx, "DELETE FROM dead_letters WHERE id = ANY ($1)", ids)
-	if err != nil {
-		return 0, fmt.Errorf("delete dead letters: %w", ended(ctx, err))
-	}
-	return tag.RowsAffected(), nil
 }

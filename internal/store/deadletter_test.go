@@ -56,7 +56,7 @@ func TestDeadLettersAreKeptListedAndDeleted(t *testing.T) {
 	one, err := letters.Get(t.Context(), a.ID)
 	require.NoError(t, err)
 	require.Equal(t, a, one)
-	n, err := letters.Delete(t.Context(), a.ID, 12345)
+	n, err := letters.Delete(t.Context(), store.LetterFilter{IDs: []int64{a.ID, 12345}})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 	_, err = letters.Get(t.Context(), a.ID)
@@ -109,10 +109,10 @@ func TestADeadLetterIsPutThroughAgainOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := key(alice, expressions, "a")
-	later := rev(9)
+	later, synchronized := rev(9), store.Synchronized
 	require.NoError(t, w.writer.Apply(t.Context(), store.Batch{
 		DeadLetters: []store.DeadLetter{invalid(k, 2)},
-		Repos:       []store.RepoUpdate{{DID: alice, Rev: &later}}, // the repository has gone on since
+		Repos:       []store.RepoUpdate{{DID: alice, Rev: &later, Sync: &synchronized}}, // the repository has gone on since
 	}))
 	replay := put(k, 2)
 	replay.DeadLetter = w.letters(store.LetterFilter{})[0].ID

@@ -47,7 +47,7 @@ func (p *Position) sortKey() int64 { return -p.SortAt.UnixMicro() }
 // Page is a part of a list.
 type Page struct {
 	Records []record.Record // as many as asked for, or fewer where they are large
-	Next    *Position // of the last record, to continue after it; nil on the last page
+	Next    *Position       // of the last record, to continue after it; nil on the last page
 }
 
 // List returns a page of a collection. It is read from a range of an index,

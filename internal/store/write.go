@@ -77,8 +77,8 @@ func (b *Batch) Empty() bool {
 //   - With Resync, it comes from the repository fetched whole, and is skipped only
 //     if the stored record is the same already.
 //   - With DeadLetter, it puts that letter through again. It is skipped if the
-//     letter is gone, as it is once a newer change of the record was applied, and
-//     removes the letter otherwise.
+//     letter is gone, as it is once a newer change of the record was applied, or if
+//     the repository is not synchronized, and removes the letter otherwise.
 type Change struct {
 	Action     record.Action // Create and Update mean the same: the record is now this
 	Key        record.Key
