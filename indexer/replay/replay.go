@@ -110,6 +110,9 @@ func (r *Replayer) Once(ctx context.Context) error {
 		return err
 	}
 	replays.WithLabelValues("project", "replayed").Add(float64(settled))
+	if err := r.cfg.Letters.AwaitFetches(ctx); err != nil {
+		return err
+	}
 	letters, err := r.cfg.Letters.Requested(ctx, validateStage, part)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -41,6 +42,7 @@ type world struct {
 	writer  *store.Writer
 	reader  *store.Reader
 	letters *store.DeadLetters
+	queue   *store.Resyncs
 	resyncs []syntax.DID // asked for
 }
 
@@ -49,6 +51,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, db: storetest.New(t, store.Partition{Collection: notebook})}
 	w.writer = w.db.Writer(t, store.Routes{notebook: {record.Search}})
 	w.reader, w.letters = store.NewReader(w.db.Pool), store.NewDeadLetters(w.db.Pool)
+	w.queue = store.NewResyncs(w.db.Pool)
 	w.sync(store.Synchronized, rev(1))
 	return w
 }
@@ -66,9 +69,10 @@ func (w *world) once(c *catalog.Catalog) {
 	w.t.Helper()
 	r := replay.New(replay.Config{
 		Catalog: c, Letters: w.letters, Apply: w.writer.Apply, Logger: slog.New(slog.DiscardHandler),
-		Resync: func(_ context.Context, did syntax.DID, _ string) error {
+		Resync: func(ctx context.Context, did syntax.DID, reason string) error {
 			w.resyncs = append(w.resyncs, did)
-			return nil
+			_, err := w.queue.Add(ctx, []store.Wanted{{DID: did, Reason: reason}})
+			return err
 		},
 	})
 	require.NoError(w.t, r.Once(w.t.Context()))
@@ -185,6 +189,16 @@ func TestAFetchSettlesWhatStoodForTheRepository(t *testing.T) {
 	require.Len(t, w.resyncs, 1, "it is asked for once")
 	require.True(t, w.letter(commit.ID).Requested)
 	require.Contains(t, w.letter(frame.ID).Outcome, "no repository")
+
+	require.NoError(t, w.queue.Postpone(t.Context(), alice, time.Now().Add(time.Hour), "pds.test", "connection refused"))
+	w.once(lexicon(t, 5))
+	require.Contains(t, w.letter(commit.ID).Outcome, "connection refused")
+	require.NoError(t, w.queue.Remove(t.Context(), alice))
+	w.once(lexicon(t, 5))
+	require.False(t, w.letter(commit.ID).Requested, "given up")
+	w.request(store.LetterFilter{Stage: "verify"})
+	w.once(lexicon(t, 5))
+	require.Len(t, w.resyncs, 2)
 
 	state, at := store.Synchronized, rev(5)
 	_, again := w.invalid("still-there", rev(5))

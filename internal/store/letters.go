@@ -183,3 +183,22 @@ func (l *DeadLetters) SettleProjected(ctx context.Context) (int64, error) {
 	}
 	return tag.RowsAffected(), nil
 }
+
+// AwaitFetches keeps the letters that wait for their repository in step with the
+// list of repositories to fetch: they say what the last attempt failed at, and have
+// failed where the repository was given up. The fetch itself removes them.
+func (l *DeadLetters) AwaitFetches(ctx context.Context) error {
+	_, err := l.pool.Exec(ctx, `
+		WITH waiting AS (
+			SELECT d.id, r.did IS NULL AS given_up, coalesce(r.error, '') AS error FROM dead_letters d LEFT JOIN resyncs r ON r.did = d.did
+			WHERE d.requested_at IS NOT NULL AND d.started_at IS NOT NULL AND d.outbox_id IS NULL)
+		UPDATE dead_letters d SET
+			outcome = CASE WHEN given_up THEN 'its repository is not fetched any more' ELSE 'its repository could not be fetched yet: ' || error END,
+			attempts = attempts + given_up::int,
+			requested_at = CASE WHEN NOT given_up THEN requested_at END, started_at = CASE WHEN NOT given_up THEN started_at END
+		FROM waiting w WHERE w.id = d.id AND (given_up OR error <> '' AND outcome <> 'its repository could not be fetched yet: ' || error)`)
+	if err != nil {
+		return fmt.Errorf("look after letters whose repository is fetched: %w", ended(ctx, err))
+	}
+	return nil
+}
