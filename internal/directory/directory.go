@@ -1,21 +1,19 @@
 // Package directory resolves the network's identities: DIDs to their documents,
-// handles to their DIDs. Its look-ups, redirects included, never reach loopback,
-// private or link-local addresses unless that is asked for.
+// handles to their DIDs. Look-ups that the network's data leads to, redirects
+// included, never reach loopback, private or link-local addresses unless that is
+// asked for; the PLC directory's address is the operator's choice.
 package directory
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/bluesky-social/indigo/util/ssrf"
 )
 
 // Config says whom to ask. PLCURL has no trailing slash.
@@ -48,16 +46,15 @@ type Directory struct {
 
 // New makes a directory.
 func New(cfg Config) *Directory {
-	client := Client(cfg.AllowPrivate)
-	base := &identity.BaseDirectory{
-		PLCURL:                 cfg.PLCURL,
-		HTTPClient:             *client,
-		Resolver:               net.Resolver{PreferGo: true},
-		UserAgent:              cfg.UserAgent,
-		SkipHandleVerification: true,
-	}
+	return newDirectory(cfg, Client(cfg.AllowPrivate))
+}
+
+func newDirectory(cfg Config, client *http.Client) *Directory {
+	base := baseDirectory(cfg, client)
+	base.Resolver.PreferGo = true
+	resolver := resolver{network: base, plc: baseDirectory(cfg, operatorClient())}
 	return &Directory{
-		CacheDirectory: identity.NewCacheDirectory(base, cacheSize, cacheTTL, errorTTL, cacheTTL),
+		CacheDirectory: identity.NewCacheDirectory(resolver, cacheSize, cacheTTL, errorTTL, cacheTTL),
 		base:           base,
 		client:         client,
 		private:        cfg.AllowPrivate,
@@ -65,30 +62,50 @@ func New(cfg Config) *Directory {
 	}
 }
 
-// Client makes the HTTP client for every request that the network's data leads to.
-// Its answers are cut off at a megabyte.
-func Client(allowPrivate bool) *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if !allowPrivate {
-		transport = ssrf.PublicOnlyTransport()
-	}
-	return &http.Client{Transport: limited{transport}, Timeout: clientTime}
+func baseDirectory(cfg Config, client *http.Client) *identity.BaseDirectory {
+	return &identity.BaseDirectory{PLCURL: cfg.PLCURL, HTTPClient: *client, UserAgent: cfg.UserAgent, SkipHandleVerification: true}
 }
 
-// limited bounds the body of every answer.
-type limited struct{ next http.RoundTripper }
+// operatorClient asks hosts that the operator has chosen: wherever they are, through
+// a proxy if there is one, but to no other host that they may point to.
+func operatorClient() *http.Client {
+	client := Client(true)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client
+}
 
-func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := l.next.RoundTrip(r)
+// resolver asks the PLC directory for what it knows, and the hosts that DIDs and
+// handles name for the rest.
+type resolver struct{ plc, network *identity.BaseDirectory }
+
+func (r resolver) LookupDID(ctx context.Context, did syntax.DID) (*identity.Identity, error) {
+	if did.Method() == "plc" {
+		return r.plc.LookupDID(ctx, did)
+	}
+	return r.network.LookupDID(ctx, did)
+}
+
+func (r resolver) LookupHandle(ctx context.Context, handle syntax.Handle) (*identity.Identity, error) {
+	did, err := r.network.ResolveHandle(ctx, handle)
 	if err != nil {
 		return nil, err
 	}
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(response.Body, maxBody), response.Body}
-	return response, nil
+	return r.LookupDID(ctx, did)
 }
+
+func (r resolver) Lookup(ctx context.Context, id syntax.AtIdentifier) (*identity.Identity, error) {
+	if did, err := id.AsDID(); err == nil {
+		return r.LookupDID(ctx, did)
+	}
+	handle, err := id.AsHandle()
+	if err != nil {
+		return nil, err
+	}
+	return r.LookupHandle(ctx, handle)
+}
+
+// Purge has nothing to forget.
+func (resolver) Purge(context.Context, syntax.AtIdentifier) error { return nil }
 
 // ResolveHandle finds the DID that a handle names and checks that the DID's
 // document names the handle in turn.
