@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/replay":    {"internal/record", "internal/catalog", "internal/store"},
+	"indexer/backfill":  {"internal/store"},
 	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
 
 	// The answers.
@@ -52,7 +53,7 @@ var allowed = map[string][]string{
 	// The wiring.
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
-		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/firehose",
+		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/replay", "appview", "appview/xrpc",
 	},
 }

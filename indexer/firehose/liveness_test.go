@@ -234,8 +234,7 @@ func requireRow(t *testing.T, got []int64, from, to int64) {
 // answers pings, while the host's head moves on.
 func TestStalledStreamIsReconnected(t *testing.T) {
 	t.Parallel()
-	var r *relay
-	r = newRelay(t, 3, func(r *relay, s subscription) {
+	r := newRelay(t, 3, func(r *relay, s subscription) {
 		if s.nth == 0 {
 			for seq := int64(1); seq <= 3; seq++ {
 				send(s.conn, identityFrame(t, seq))

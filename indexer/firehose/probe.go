@@ -148,7 +148,7 @@ func (c *Client) moves(ctx context.Context, host string, after *int64) (bool, er
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	seq, err := firstEvent(conn, after)
 	if seq == 0 && ctx.Err() != nil {
-		return false, nil //nolint:nilerr // it said nothing for as long as we waited
+		return false, nil // it said nothing for as long as we waited
 	}
 	return seq > 0, err
 }

@@ -36,6 +36,8 @@ type Repo struct {
 	Data      syntax.CID // root of its tree
 	Seen      syntax.TID // highest rev of a commit that holds, applied or not: never below Rev
 	UpdatedAt time.Time
+
+	completed bool // a batch said that it is complete
 }
 
 // RepoUpdate is what a batch says of a repository. What is nil stays as it was.
@@ -85,6 +87,7 @@ func (r *Repo) update(u *RepoUpdate, host string) {
 	}
 	set(&r.PDS, u.PDS)
 	set(&r.Complete, u.Complete)
+	r.completed = r.completed || u.Complete != nil && *u.Complete
 	set(&r.Reason, u.Reason)
 	if u.Seen != nil {
 		r.Seen = max(r.Seen, *u.Seen)
@@ -124,7 +127,7 @@ func (e *effect) writeRepos(batch *pgx.Batch) {
 	}
 	var c struct {
 		dids, handles, pds, statuses, syncs, reasons, revs, commits, data, hosts []string
-		active, complete                                                         []bool
+		active, complete, completed                                              []bool
 		seqs                                                                     []int64
 		times                                                                    []*time.Time
 		seen                                                                     []string
@@ -135,6 +138,7 @@ func (e *effect) writeRepos(batch *pgx.Batch) {
 		c.statuses, c.syncs, c.reasons = append(c.statuses, text(r.Status)), append(c.syncs, string(r.Sync)), append(c.reasons, text(r.Reason))
 		c.revs, c.commits, c.data = append(c.revs, string(r.Rev)), append(c.commits, string(r.CommitCID)), append(c.data, string(r.Data))
 		c.active, c.complete = append(c.active, r.Active), append(c.complete, r.Complete)
+		c.completed = append(c.completed, r.completed)
 		c.hosts, c.seqs, c.times = append(c.hosts, r.host), append(c.seqs, r.seq), append(c.times, r.time)
 		c.seen = append(c.seen, string(r.Seen))
 	}
@@ -144,19 +148,21 @@ func (e *effect) writeRepos(batch *pgx.Batch) {
 		WHERE repos.handle = now.handle AND repos.did <> now.did AND now.handle <> ''`, c.dids, c.handles)
 	batch.Queue(`
 		INSERT INTO repos (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq,
-			account_time, seen, updated_at)
+			account_time, seen, updated_at, complete_at)
 		SELECT did, nullif(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq,
-			account_time, seen, now()
+			account_time, seen, now(), CASE WHEN completed THEN now() END
 		FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::boolean[], $8::text[], $9::text[],
-			$10::text[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::text[])
-			AS u (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, account_time, seen)
+			$10::text[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::text[], $16::boolean[])
+			AS u (did, handle, pds, active, status, sync, complete, reason, rev, commit_cid, data_cid, account_host, account_seq, account_time, seen,
+				completed)
 		ON CONFLICT (did) DO UPDATE SET
 			handle = excluded.handle, pds = excluded.pds, active = excluded.active, status = excluded.status, sync = excluded.sync,
 			complete = excluded.complete, reason = excluded.reason, rev = excluded.rev, commit_cid = excluded.commit_cid,
 			data_cid = excluded.data_cid, account_host = excluded.account_host, account_seq = excluded.account_seq,
-			account_time = excluded.account_time, seen = excluded.seen, updated_at = excluded.updated_at`,
+			account_time = excluded.account_time, seen = excluded.seen, updated_at = excluded.updated_at,
+			complete_at = coalesce(excluded.complete_at, repos.complete_at)`,
 		c.dids, c.handles, c.pds, c.active, c.statuses, c.syncs, c.complete, c.reasons, c.revs, c.commits, c.data, c.hosts, c.seqs,
-		c.times, c.seen)
+		c.times, c.seen, c.completed)
 }
 
 const repoColumns = `did, coalesce(handle, ''), pds, active, status, sync, complete, reason, rev, commit_cid, data_cid,
