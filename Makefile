@@ -62,6 +62,10 @@ bench-ingest: ## records a second from socket to PostgreSQL, Elasticsearch and N
 bench-read: ## get and list against the bare SQL (bench/README.md)
 	go run ./test/stores -- go run ./bench/read $(ARGS)
 
+.PHONY: bench-resync
+bench-resync: ## a repository of a million records fetched whole (bench/README.md)
+	go run ./test/stores --only postgres,redis -- go run ./bench/resync $(ARGS)
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

@@ -18,12 +18,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/layers-pub/layers-appview/bench/program"
 )
 
 type options struct {
@@ -73,7 +74,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		defer os.RemoveAll(dir)
 		o.program = filepath.Join(dir, "layers")
-		if err := buildProgram(ctx, o.program); err != nil {
+		if err := program.Build(ctx, o.program); err != nil {
 			return err
 		}
 	}
@@ -97,14 +98,6 @@ func run(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, report.save(o.json))
 	}
 	return err
-}
-
-func buildProgram(ctx context.Context, path string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/layers-pub/layers-appview/cmd/layers")
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build layers: %w\n%s", err, output)
-	}
-	return nil
 }
 
 // bench is one run of this program.

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/layers-pub/layers-appview/bench/program"
 )
 
 // The modes of a measurement.
@@ -65,7 +67,7 @@ func (m *measurement) run(ctx context.Context) error {
 	if err == nil {
 		err = m.check(ctx, m.recording.facts.Present+m.warmUp.facts.Present)
 	}
-	return errors.Join(err, host.stop())
+	return errors.Join(err, host.Stop())
 }
 
 // warm lets an indexer make the schemas and index a small stream, so that plans,
@@ -77,36 +79,36 @@ func (m *measurement) warm(ctx context.Context) error {
 	}
 	ix, err := m.start(host, "indexer")
 	if err != nil {
-		return errors.Join(err, host.stop())
+		return errors.Join(err, host.Stop())
 	}
-	_, err = ix.await(ctx, "search indexes are filled")
+	_, err = ix.Await(ctx, "search indexes are filled")
 	if err == nil {
 		err = m.untilApplied(ctx, ix, host, m.warmUp.facts.LastSeq)
 	}
 	if err == nil {
 		_, err = m.untilProjected(ctx, ix, time.Now())
 	}
-	return errors.Join(err, ix.stop(), host.stop())
+	return errors.Join(err, ix.Stop(), host.Stop())
 }
 
 // served is a process that serves a stream.
 type served struct {
-	*process
+	*program.Process
 	relay, plc string
 }
 
 // serve starts `layers simulate --replay` on a free port.
 func (m *measurement) serve(ctx context.Context, r recording) (*served, error) {
-	p, err := launch(m.program, os.Environ(), "simulate", "--replay", r.dir, "--listen", "127.0.0.1:0")
+	p, err := program.Launch(m.program, os.Environ(), "simulate", "--replay", r.dir, "--listen", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	line, err := p.await(ctx, "LAYERS_RELAY_URL=")
+	line, err := p.Await(ctx, "LAYERS_RELAY_URL=")
 	if err != nil {
-		return nil, errors.Join(err, p.stop())
+		return nil, errors.Join(err, p.Stop())
 	}
-	s := &served{process: p}
-	for _, word := range strings.Fields(line.text) {
+	s := &served{Process: p}
+	for _, word := range strings.Fields(line.Text) {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {
 		case "LAYERS_RELAY_URL":
@@ -120,7 +122,7 @@ func (m *measurement) serve(ctx context.Context, r recording) (*served, error) {
 
 // running is an indexer or worker, with its operator's address.
 type running struct {
-	*process
+	*program.Process
 	metrics, health string
 }
 
@@ -134,7 +136,7 @@ func (m *measurement) start(host *served, role string, args ...string) (*running
 	if role == "indexer" {
 		args = append(args, "--relay-url", host.relay)
 	}
-	r.process, err = launch(m.program, m.environment(), args...)
+	r.Process, err = program.Launch(m.program, m.environment(), args...)
 	return r, err
 }
 
@@ -166,46 +168,46 @@ func (m *measurement) index(ctx context.Context, host *served) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ix.stop()) }()
-	connected, err := ix.await(ctx, "firehose connected")
+	defer func() { err = errors.Join(err, ix.Stop()) }()
+	connected, err := ix.Await(ctx, "firehose connected")
 	if err != nil {
 		return err
 	}
-	before := m.watch.usageOf(ix.pid(), host.pid())
+	before := m.watch.usageOf(ix.PID(), host.PID())
 	profiled := m.profile(ctx, ix, "line")
 	if err := m.untilApplied(ctx, ix, host, m.recording.facts.LastSeq); err != nil {
 		return err
 	}
-	m.result.ToPostgres = time.Since(connected.at).Seconds()
-	applied := m.watch.usageOf(ix.pid(), host.pid())
+	m.result.ToPostgres = time.Since(connected.At).Seconds()
+	applied := m.watch.usageOf(ix.PID(), host.PID())
 	m.result.Line = applied.since(before)
-	m.result.PeakMiB = peakMemory(ix.pid())
+	m.result.PeakMiB = program.PeakMemory(ix.PID())
 	if err := <-profiled; err != nil {
 		return err
 	}
 	if m.result.Mode == alone {
 		return nil
 	}
-	workers, began := ix, connected.at
+	workers, began := ix, connected.At
 	if m.result.Mode == apart {
 		if workers, err = m.start(host, "worker"); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, workers.stop()) }()
+		defer func() { err = errors.Join(err, workers.Stop()) }()
 		if err := workers.untilHealthy(ctx); err != nil {
 			return err
 		}
 		began = time.Now()
-		applied = m.watch.usageOf(workers.pid(), host.pid())
+		applied = m.watch.usageOf(workers.PID(), host.PID())
 		profiled = m.profile(ctx, workers, "workers")
 	}
 	if m.result.Projected, err = m.untilProjected(ctx, workers, began); err != nil {
 		return err
 	}
-	m.result.Catchup = m.watch.usageOf(workers.pid(), host.pid()).since(applied)
-	m.result.PeakMiB = peakMemory(ix.pid())
+	m.result.Catchup = m.watch.usageOf(workers.PID(), host.PID()).since(applied)
+	m.result.PeakMiB = program.PeakMemory(ix.PID())
 	if workers != ix {
-		m.result.WorkerMiB = peakMemory(workers.pid())
+		m.result.WorkerMiB = program.PeakMemory(workers.PID())
 		return <-profiled
 	}
 	return nil
@@ -221,7 +223,7 @@ func (m *measurement) untilApplied(ctx context.Context, ix *running, host *serve
 	for {
 		seq, err := m.cursor(ctx, host.relay)
 		if err == nil {
-			err = ix.alive()
+			err = ix.Alive()
 		}
 		if err != nil || seq >= last {
 			return err
@@ -239,7 +241,7 @@ func (m *measurement) untilProjected(ctx context.Context, workers *running, bega
 	for {
 		waiting, err := m.waiting(ctx)
 		if err == nil {
-			err = workers.alive()
+			err = workers.Alive()
 		}
 		if err != nil {
 			return nil, err
@@ -282,7 +284,7 @@ func (r *running) untilHealthy(ctx context.Context) error {
 			answer.Body.Close()
 			return nil
 		}
-		if err := errors.Join(r.alive(), sleep(ctx, cursorPoll)); err != nil {
+		if err := errors.Join(r.Alive(), sleep(ctx, cursorPoll)); err != nil {
 			return err
 		}
 	}

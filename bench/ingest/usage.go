@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -188,21 +187,6 @@ func awaitQuiet(ctx context.Context, most time.Duration) {
 			return
 		}
 	}
-}
-
-// peakMemory is the most that a process has had resident so far, in MiB.
-func peakMemory(pid int) float64 {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	defer file.Close()
-	for scanner := bufio.NewScanner(file); scanner.Scan(); {
-		if rest, ok := strings.CutPrefix(scanner.Text(), "VmHWM:"); ok {
-			return number(strings.Fields(rest)[0]) / 1024
-		}
-	}
-	return 0
 }
 
 // machine is where a report was made.
