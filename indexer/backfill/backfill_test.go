@@ -124,18 +124,21 @@ func TestCollectionsThatNoHostLists(t *testing.T) {
 			w.WriteHeader(http.StatusNotImplemented)
 		case in.URL.Query().Get("collection") == string(ontology):
 			w.WriteHeader(http.StatusBadRequest)
-			_, _ = w.Write([]byte(`{"error":"XRPCNotSupported"}`))
+			_, _ = w.Write([]byte(`{"error":"InvalidRequest","message":"No service configured"}`))
+		case in.URL.Query().Get("collection") == string(note):
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = w.Write([]byte(`{"error":"AuthMissing"}`))
 		default:
 			return false
 		}
 		return true
 	})
-	r.start(backfill.Config{Hosts: []string{h.URL}, Collections: []syntax.NSID{corpus, ontology}, PageSize: 3})
-	r.finished(3)
+	r.start(backfill.Config{Hosts: []string{h.URL}, Collections: []syntax.NSID{corpus, ontology, note}, PageSize: 3})
+	r.finished(4)
 	require.Equal(t, slices.Sorted(slices.Values(append(everybody, away))), r.wanted(true))
 	require.Empty(t, r.wanted(false))
-	require.Equal(t, 2, h.count(byCollection))
-	require.Equal(t, 3, h.count(all), "once for both collections")
+	require.Equal(t, 3, h.count(byCollection))
+	require.Equal(t, 3, h.count(all), "once for all collections")
 	require.Equal(t, all, r.search(ontology).Method)
 }
 
@@ -149,7 +152,8 @@ func TestListOfEverythingIsResumed(t *testing.T) {
 	var once sync.Once
 	h := newHost(t, r.network, func(w http.ResponseWriter, in *http.Request, nth int) bool {
 		if in.URL.Query().Has("collection") {
-			w.WriteHeader(http.StatusNotFound)
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"error":"XRPCNotSupported"}`))
 			return true
 		}
 		if in.URL.Query().Has("cursor") {

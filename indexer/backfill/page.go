@@ -129,7 +129,8 @@ func answer(response *http.Response, body []byte) (p page, err error) {
 		}
 		return p, nil
 	case slices.Contains([]string{"MethodNotImplemented", "XRPCNotSupported", "UnknownMethod"}, failure.Error),
-		status == http.StatusNotImplemented, status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
+		status == http.StatusNotImplemented, status == http.StatusNotFound, status == http.StatusMethodNotAllowed,
+		status == http.StatusUnauthorized, status == http.StatusForbidden: // a PDS passes methods that it lacks on, for its users alone
 		return p, fmt.Errorf("%w: %s", errNotOffered, said)
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "":
 		return p, &busy{patience(response.Header)}

@@ -212,6 +212,9 @@ func (b *Backfill) list(ctx context.Context, d *store.Discovery, since time.Time
 			d.Cursor, d.Found = "", 0
 			continue
 		}
+		if errors.Is(err, errRefused) { // so does a PDS with a method that it knows of no service for
+			return fmt.Errorf("%w: %w", errNotOffered, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -35,21 +35,23 @@ func (r *Resyncs) Completed(ctx context.Context, within time.Duration) (n int, e
 	return n, nil
 }
 
-// Waiting returns, of the given repositories, those that wait to be fetched, each
-// with its last failure, as "host: cause", or nothing.
-func (r *Resyncs) Waiting(ctx context.Context, dids []syntax.DID) (map[syntax.DID]string, error) {
-	type row struct {
-		DID     syntax.DID
-		Failure string
-	}
-	rows, err := collect(ctx, r.pool, pgx.RowToStructByPos[row], `
-		SELECT did, CASE WHEN error = '' THEN '' ELSE host || ': ' || error END FROM resyncs WHERE did = ANY ($1::text[])`, dids)
+// Attempt is how the fetch of a waiting repository has fared so far.
+type Attempt struct {
+	DID         syntax.DID
+	Failed      int    // attempts
+	Host, Cause string // of the last failure
+}
+
+// Waiting returns, of the given repositories, those that wait to be fetched.
+func (r *Resyncs) Waiting(ctx context.Context, dids []syntax.DID) (map[syntax.DID]Attempt, error) {
+	rows, err := collect(ctx, r.pool, pgx.RowToStructByPos[Attempt],
+		"SELECT did, attempts, host, error FROM resyncs WHERE did = ANY ($1::text[])", dids)
 	if err != nil {
 		return nil, fmt.Errorf("read which of %d repositories wait: %w", len(dids), err)
 	}
-	list := make(map[syntax.DID]string, len(rows))
-	for _, r := range rows {
-		list[r.DID] = r.Failure
+	list := make(map[syntax.DID]Attempt, len(rows))
+	for _, a := range rows {
+		list[a.DID] = a
 	}
 	return list, nil
 }
