@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
@@ -54,7 +55,9 @@ func (e *StreamError) Error() string {
 // ErrFrame is wrapped by Decode for a frame that is no valid message.
 var ErrFrame = errors.New("frame is not a valid event")
 
-// Decode parses the frame. It fails with a [StreamError] for an error frame and
+// Decode parses the frame. Operations, message types and properties that it does not
+// know pass by, as the protocol grows by them
+// (https://atproto.com/specs/event-stream, "Framing"). It fails with a [StreamError] for an error frame and
 // with [ErrFrame] for bytes that do not parse; hostile ones never panic.
 func (f Frame) Decode() (event Event, err error) {
 	defer func() {
@@ -65,23 +68,69 @@ func (f Frame) Decode() (event Event, err error) {
 	if f.Size > MaxFrame {
 		return Event{}, fmt.Errorf("%w: %d bytes, %d are allowed", ErrFrame, f.Size, MaxFrame)
 	}
-	var raw stream.XRPCStreamEvent
-	if err := raw.Deserialize(bytes.NewReader(f.Data)); err != nil {
-		return Event{}, fmt.Errorf("%w: %w", ErrFrame, err)
+	body := bytes.NewReader(f.Data)
+	var header stream.EventHeader
+	if err := header.UnmarshalCBOR(body); err != nil {
+		return Event{}, fmt.Errorf("%w: header: %w", ErrFrame, err)
 	}
+	switch header.Op {
+	case stream.EvtKindMessage:
+		event, err = decodeMessage(header.MsgType, body)
+	case stream.EvtKindErrorFrame:
+		err = decodeError(body)
+	case 0:
+		err = fmt.Errorf("%w: the header has no op", ErrFrame)
+	}
+	return event, err
+}
+
+// decodeMessage decodes the body of a message of a type that it knows.
+func decodeMessage(kind string, body *bytes.Reader) (event Event, err error) {
+	var into interface{ UnmarshalCBOR(io.Reader) error }
+	switch kind {
+	case "#commit":
+		event.Commit = new(comatproto.SyncSubscribeRepos_Commit)
+		into = event.Commit
+	case "#sync":
+		event.Sync = new(comatproto.SyncSubscribeRepos_Sync)
+		into = event.Sync
+	case "#identity":
+		event.Identity = new(comatproto.SyncSubscribeRepos_Identity)
+		into = event.Identity
+	case "#account":
+		event.Account = new(comatproto.SyncSubscribeRepos_Account)
+		into = event.Account
+	case "#info":
+		event.Info = new(comatproto.SyncSubscribeRepos_Info)
+		into = event.Info
+	default:
+		return Event{}, nil
+	}
+	if err := into.UnmarshalCBOR(body); err != nil {
+		return Event{}, fmt.Errorf("%w: %s: %w", ErrFrame, kind, err)
+	}
+	event.Seq = event.sequence()
+	return event, nil
+}
+
+func (e Event) sequence() int64 {
 	switch {
-	case raw.Error != nil:
-		return Event{}, &StreamError{Name: raw.Error.Error, Message: raw.Error.Message}
-	case raw.RepoCommit != nil:
-		return Event{Seq: raw.RepoCommit.Seq, Commit: raw.RepoCommit}, nil
-	case raw.RepoSync != nil:
-		return Event{Seq: raw.RepoSync.Seq, Sync: raw.RepoSync}, nil
-	case raw.RepoIdentity != nil:
-		return Event{Seq: raw.RepoIdentity.Seq, Identity: raw.RepoIdentity}, nil
-	case raw.RepoAccount != nil:
-		return Event{Seq: raw.RepoAccount.Seq, Account: raw.RepoAccount}, nil
-	case raw.RepoInfo != nil:
-		return Event{Info: raw.RepoInfo}, nil
+	case e.Commit != nil:
+		return e.Commit.Seq
+	case e.Sync != nil:
+		return e.Sync.Seq
+	case e.Identity != nil:
+		return e.Identity.Seq
+	case e.Account != nil:
+		return e.Account.Seq
 	}
-	return Event{}, nil
+	return 0
+}
+
+func decodeError(body *bytes.Reader) error {
+	var frame stream.ErrorFrame
+	if err := frame.UnmarshalCBOR(body); err != nil {
+		return fmt.Errorf("%w: error: %w", ErrFrame, err)
+	}
+	return &StreamError{Name: frame.Error, Message: frame.Message}
 }

@@ -196,15 +196,3 @@ func TestDecode(t *testing.T) {
 	require.NoError(t, err, "an unknown message type passes by")
 	require.Equal(t, Event{}, event)
 }
-
-func FuzzDecode(f *testing.F) {
-	f.Add([]byte{})
-	f.Add([]byte{0xa2, 0x62, 'o', 'p', 0x01, 0x61, 't', 0x67, '#', 'c', 'o', 'm', 'm', 'i', 't', 0xa0})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		_, err := Frame{Data: data, Size: int64(len(data))}.Decode()
-		var ended *StreamError
-		if err != nil && !errors.Is(err, ErrFrame) && !errors.As(err, &ended) {
-			t.Fatalf("unexpected kind of error: %v", err)
-		}
-	})
-}
