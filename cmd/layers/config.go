@@ -27,6 +27,7 @@ type config struct {
 	RelayQuiet   time.Duration
 	PLCURL       string
 	AllowPrivate bool
+	Lenient      bool
 	LexiconDirs  []string
 	Foreign      []string
 
@@ -100,6 +101,7 @@ func followFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryFollow, "relay-url", "LAYERS_RELAY_URL", "wss://bsky.network", "relay or PDS to subscribe to; several, comma-separated, are failed over"),
 		&cli.DurationFlag{Name: "relay-quiet", Category: categoryFollow, Value: 2 * time.Minute, Sources: cli.EnvVars("LAYERS_RELAY_QUIET"), Usage: "after this long without an event the relay is asked whether it has some"},
+		&cli.BoolFlag{Name: "lenient", Category: categoryFollow, Sources: cli.EnvVars("LAYERS_LENIENT"), Usage: "take commits of hosts that do not say what they changed (no prevData): changes that such a host leaves out go unnoticed"},
 	}
 }
 
@@ -165,6 +167,7 @@ func readConfig(command *cli.Command) (config, error) {
 		RelayQuiet:    command.Duration("relay-quiet"),
 		PLCURL:        strings.TrimSuffix(r.url("plc-url", "http", "https"), "/"),
 		AllowPrivate:  command.Bool("allow-private-hosts"),
+		Lenient:       command.Bool("lenient"),
 		LexiconDirs:   r.directories("lexicons"),
 		Foreign:       r.collections("foreign-collections"),
 		DatabaseURL:   r.url("database-url", "postgres", "postgresql"),

@@ -188,7 +188,7 @@ func (p *parts) indexer() *indexer.Indexer {
 	writer := store.NewWriter(p.pool, p.routes(), p.logger)
 	return indexer.New(indexer.Config{
 		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, UserAgent: userAgent(), Logger: p.logger}, nil),
-		Verifier: verify.New(identities),
+		Verifier: verify.New(identities, verify.Lenient(p.cfg.Lenient)),
 		Catalog:  p.catalog,
 		Writer:   writer,
 		Replays: replay.New(replay.Config{
