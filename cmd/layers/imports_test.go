@@ -50,6 +50,9 @@ var allowed = map[string][]string{
 	"internal/fixture":  {"lexicons", "internal/record"},
 	"internal/simulate": {"internal/record", "internal/fixture"},
 
+	// What can go wrong on that network.
+	"internal/simulate/fault": {"internal/simulate"},
+
 	// The wiring.
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",

@@ -20,11 +20,22 @@ type ServerConfig struct {
 	// about to be sent to a subscriber, and returns what to send instead: nothing,
 	// the frame, another, or several. It may be called from several goroutines.
 	Alter func(frame Frame) [][]byte
+	// Subscribe is asked at the beginning of each subscription for what its frames
+	// go through before Alter. Package fault has faults to put there.
+	Subscribe func(cursor int64) Delivery
+	// Wrap stands around all requests, those for identities and subscriptions
+	// included: the place for faults of HTTP.
+	Wrap func(http.Handler) http.Handler
 	// Ping is how often subscribers are pinged. Zero means every 30 seconds.
 	Ping time.Duration
 	// Logger reports failures of the server's own. Nil discards them.
 	Logger *slog.Logger
 }
+
+// Delivery is what the frames of one subscription go through: it is given each
+// frame in turn and returns what to send in its place. It may take its time, until
+// ctx ends. An error ends the connection, after the frames that come with it.
+type Delivery func(ctx context.Context, frame Frame) ([]Frame, error)
 
 // Server serves a world, or a recording of one, as PLC directory, PDS and relay on
 // one address.
@@ -50,6 +61,9 @@ type source interface {
 func NewServer(w *World, cfg ServerConfig) *Server {
 	s := newServer(w, cfg)
 	s.http.Handler = s.routes(w)
+	if cfg.Wrap != nil {
+		s.http.Handler = cfg.Wrap(s.http.Handler)
+	}
 	return s
 }
 

@@ -90,6 +90,10 @@ func (s *Server) send(conn *websocket.Conn, e *stream.XRPCStreamEvent) bool {
 
 // follow sends all frames after the cursor until the client or the log is gone.
 func (s *Server) follow(ctx context.Context, conn *websocket.Conn, log *frameLog, cursor int64) {
+	deliver := func(_ context.Context, f Frame) ([]Frame, error) { return []Frame{f}, nil }
+	if s.cfg.Subscribe != nil {
+		deliver = s.cfg.Subscribe(cursor)
+	}
 	ping := time.NewTicker(s.cfg.Ping)
 	defer ping.Stop()
 	for ctx.Err() == nil {
@@ -99,7 +103,7 @@ func (s *Server) follow(ctx context.Context, conn *websocket.Conn, log *frameLog
 			return
 		}
 		for _, f := range frames {
-			if !s.sendFrame(conn, f) {
+			if !s.sendFrame(ctx, conn, f, deliver) {
 				return
 			}
 			cursor = f.Seq
@@ -121,15 +125,18 @@ func (s *Server) follow(ctx context.Context, conn *websocket.Conn, log *frameLog
 	}
 }
 
-func (s *Server) sendFrame(conn *websocket.Conn, f Frame) bool {
-	messages := [][]byte{f.Data}
-	if s.cfg.Alter != nil {
-		messages = s.cfg.Alter(f)
-	}
-	for _, m := range messages {
-		if conn.WriteMessage(websocket.BinaryMessage, m) != nil {
-			return false
+func (s *Server) sendFrame(ctx context.Context, conn *websocket.Conn, f Frame, deliver Delivery) bool {
+	frames, err := deliver(ctx, f)
+	for _, f := range frames {
+		messages := [][]byte{f.Data}
+		if s.cfg.Alter != nil {
+			messages = s.cfg.Alter(f)
+		}
+		for _, m := range messages {
+			if conn.WriteMessage(websocket.BinaryMessage, m) != nil {
+				return false
+			}
 		}
 	}
-	return true
+	return err == nil
 }

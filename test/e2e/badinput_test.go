@@ -42,9 +42,9 @@ func TestBadInput(t *testing.T) {
 	forger := s.forge()
 	s.frames(faults)
 
-	ix := d.indexer()
-	d.reach(w.LastSeq(), ix)
-	d.settle(ix)
+	ix := d.Indexer()
+	d.Reach(w.LastSeq(), ix)
+	d.Settle(ix)
 	want := truthOf(w.World)
 	d.projected(want)
 	d.letters(s.letters)
@@ -57,7 +57,7 @@ func TestBadInput(t *testing.T) {
 	api.listed(want, s.handles())
 	api.strict(s.did)
 	d.verified()
-	ix.stop()
+	ix.Stop()
 }
 
 // submissions are the records that TestBadInput publishes.
@@ -250,9 +250,9 @@ func (s *submissions) frames(faults map[int64][][]byte) {
 func (d *deployment) discarded(did syntax.DID) {
 	d.t.Helper()
 	var state, class string
-	require.NoError(d.t, d.database.QueryRow(d.t.Context(), "SELECT sync FROM repos WHERE did = $1", did).Scan(&state))
+	require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT sync FROM repos WHERE did = $1", did).Scan(&state))
 	require.Equal(d.t, "desynchronized", state)
-	require.NoError(d.t, d.database.QueryRow(d.t.Context(), "SELECT class FROM dead_letters WHERE did = $1", did).Scan(&class))
+	require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT class FROM dead_letters WHERE did = $1", did).Scan(&class))
 	require.Equal(d.t, "signature", class)
 }
 

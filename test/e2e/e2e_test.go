@@ -10,32 +10,12 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
-// program is the path of the program under test.
-var program string
-
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "layers-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "layers")
-	build := exec.Command("go", "build", "-o", program, "github.com/layers-pub/layers-appview/cmd/layers")
-	if output, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program under test: %v\n%s", err, output)
-		return 1
-	}
-	return m.Run()
+	os.Exit(rig.Main(m))
 }

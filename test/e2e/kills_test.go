@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 const (
@@ -35,18 +37,18 @@ func TestKills(t *testing.T) {
 		moment := time.Duration(dice.Int64N(int64(mostDelay)))
 		sent := s.sending(point)
 		s.open(end + ahead)
-		ix := d.indexer()
+		ix := d.Indexer()
 		select {
 		case <-sent:
-		case <-ix.ended:
-			t.Fatalf("%s has ended: %s", ix.name, ix.failure())
-		case <-time.After(patience):
-			t.Fatalf("event %d has not been sent after %s", point, patience)
+		case <-ix.Ended:
+			t.Fatalf("%s has ended: %s", ix.Name, ix.Failure())
+		case <-time.After(rig.Patience):
+			t.Fatalf("event %d has not been sent after %s", point, rig.Patience)
 		}
 		time.Sleep(moment)
-		ix.kill()
+		ix.Kill()
 		if i%2 == 1 { // otherwise Redis still has the tasks that were under way, and hands them out again
-			require.NoError(t, d.redis.FlushDB(t.Context()).Err())
+			require.NoError(t, d.Redis.FlushDB(t.Context()).Err())
 		}
 
 		after := d.snapshot()
@@ -69,10 +71,10 @@ func TestKills(t *testing.T) {
 	require.GreaterOrEqual(t, advanced, kills/5, "kills are to come after some progress")
 
 	s.open(last)
-	ix := d.indexer()
-	d.reach(last, ix)
-	d.settle(ix)
+	ix := d.Indexer()
+	d.Reach(last, ix)
+	d.Settle(ix)
 	d.projected(truthOf(s.World))
 	d.verified()
-	ix.stop()
+	ix.Stop()
 }

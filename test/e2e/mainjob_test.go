@@ -12,6 +12,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 const (
@@ -37,7 +38,9 @@ func newWorld(t *testing.T, cfg simulate.Config, serving simulate.ServerConfig) 
 	return &world{World: w, t: t, server: s}
 }
 
-func (w *world) upstream() upstream { return upstream{relay: w.server.RelayURL(), plc: w.server.URL()} }
+func (w *world) upstream() rig.Upstream {
+	return rig.Upstream{Relay: w.server.RelayURL(), PLC: w.server.URL()}
+}
 
 func (w *world) account(name string) syntax.DID {
 	w.t.Helper()
@@ -79,12 +82,12 @@ func TestMainJob(t *testing.T) {
 	s := &story{world: w, maker: fixture.New(3), letters: map[record.Key]letter{}}
 	s.begin()
 
-	ix := d.indexer("--no-workers")
-	workers := []*process{d.worker(), d.worker()}
-	d.reach(w.LastSeq(), ix)
+	ix := d.Indexer("--no-workers")
+	workers := []*rig.Process{d.Worker(), d.Worker()}
+	d.Reach(w.LastSeq(), ix)
 	s.goOn() // now the indexer sees it happen
-	d.reach(w.LastSeq(), ix)
-	d.settle(append(workers, ix)...)
+	d.Reach(w.LastSeq(), ix)
+	d.Settle(append(workers, ix)...)
 
 	want := truthOf(w.World, note)
 	require.Subset(t, collections(want), followed, "the network must hold records of every type")
@@ -101,7 +104,7 @@ func TestMainJob(t *testing.T) {
 	d.verified()
 
 	for _, p := range append(workers, ix) {
-		p.stop()
+		p.Stop()
 	}
 }
 
@@ -248,7 +251,7 @@ func (d *deployment) letters(want map[record.Key]letter) {
 	d.t.Helper()
 	found := map[record.Key]letter{}
 	var diff differences
-	d.rows(func(row pgx.Rows) error {
+	d.Rows(func(row pgx.Rows) error {
 		var key record.Key
 		var l letter
 		var size int
@@ -274,7 +277,7 @@ func (d *deployment) letters(want map[record.Key]letter) {
 func (d *deployment) letterStages() map[string]int {
 	d.t.Helper()
 	stages := map[string]int{}
-	d.rows(func(row pgx.Rows) error {
+	d.Rows(func(row pgx.Rows) error {
 		var stage string
 		var n int
 		err := row.Scan(&stage, &n)

@@ -45,10 +45,10 @@ type document struct {
 // documents reads every document of the deployment's indexes.
 func (d *deployment) documents() map[record.Key]document {
 	d.t.Helper()
-	d.search(d.t, http.MethodPost, "/"+d.prefix+"-*/_refresh", nil, nil)
+	d.Search(d.t, http.MethodPost, "/"+d.Prefix+"-*/_refresh", nil, nil)
 	var point struct{ ID string }
-	d.search(d.t, http.MethodPost, "/"+d.prefix+"-*/_pit?keep_alive=2m", nil, &point)
-	defer d.search(d.t, http.MethodDelete, "/_pit", map[string]any{"id": point.ID}, nil)
+	d.Search(d.t, http.MethodPost, "/"+d.Prefix+"-*/_pit?keep_alive=2m", nil, &point)
+	defer d.Search(d.t, http.MethodDelete, "/_pit", map[string]any{"id": point.ID}, nil)
 	found := map[record.Key]document{}
 	var after []any
 	for {
@@ -70,7 +70,7 @@ func (d *deployment) documents() map[record.Key]document {
 				}
 			}
 		}
-		d.search(d.t, http.MethodPost, "/_search", query, &page)
+		d.Search(d.t, http.MethodPost, "/_search", query, &page)
 		if len(page.Hits.Hits) == 0 {
 			return found
 		}
@@ -117,7 +117,7 @@ func (d *deployment) searched(want truth, s snapshot) {
 func (d *deployment) graphed(want truth, s snapshot) {
 	d.t.Helper()
 	nodes := map[record.Key]int64{}
-	for _, row := range d.cypher(d.t, `MATCH (n:Record) WHERE n.key STARTS WITH $space AND coalesce(n._dangling, false) = false
+	for _, row := range d.Cypher(d.t, `MATCH (n:Record) WHERE n.key STARTS WITH $space AND coalesce(n._dangling, false) = false
 		RETURN n.did AS did, n.collection AS collection, n.rkey AS rkey, n._version AS version`) {
 		fields := row.AsMap()
 		key := record.Key{
@@ -167,7 +167,7 @@ func (d *deployment) edges(diff *differences, want truth) {
 			}
 		}
 	}
-	for _, row := range d.cypher(d.t, `MATCH (a)-[e:MEMBER_OF|ANNOTATES]->(b) WHERE a.key STARTS WITH $space
+	for _, row := range d.Cypher(d.t, `MATCH (a)-[e:MEMBER_OF|ANNOTATES]->(b) WHERE a.key STARTS WITH $space
 		RETURN type(e) AS type, a.uri AS from, b.uri AS to`) {
 		fields := row.AsMap()
 		found[fmt.Sprintf("%s from %s to %s", fields["type"], fields["from"], fields["to"])]++
@@ -201,7 +201,7 @@ func (d *deployment) flattened(want truth) {
 		}
 	}
 	found := map[record.Key]string{}
-	d.rows(func(row pgx.Rows) error {
+	d.Rows(func(row pgx.Rows) error {
 		var key record.Key
 		var labels []string
 		if err := row.Scan(&key.Collection, &key.DID, &key.Rkey, &labels); err != nil {

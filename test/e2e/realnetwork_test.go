@@ -20,6 +20,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/test/network"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 // TestRealNetwork follows two real PDSes with a real PLC directory, through a relay
@@ -28,8 +29,8 @@ import (
 func TestRealNetwork(t *testing.T) {
 	n := network.Start(t)
 	relay := n.Relay(t)
-	d := deploy(t, upstream{relay: relay.URL, plc: n.PLC})
-	ix := d.indexer()
+	d := deploy(t, rig.Upstream{Relay: relay.URL, PLC: n.PLC})
+	ix := d.Indexer()
 	api := d.api()
 
 	p := &people{t: t, maker: fixture.New(9)}
@@ -56,7 +57,7 @@ func TestRealNetwork(t *testing.T) {
 	require.NoError(t, n.PDSs[0].DeleteAccount(t.Context(), deleted.DID))
 	d.accountIs(deleted.DID, "deleted", ix)
 	p.follow(d, ix)
-	d.settle(ix)
+	d.Settle(ix)
 
 	d.projected(want)
 	require.Empty(t, d.letterStages(), "nothing of what was written is invalid")
@@ -64,7 +65,7 @@ func TestRealNetwork(t *testing.T) {
 	api.gone(p.removed)
 	api.listed(want, p.handles())
 	d.verified()
-	ix.stop()
+	ix.Stop()
 }
 
 // people are the accounts that write.
@@ -234,7 +235,7 @@ func (p *people) truth() truth {
 }
 
 // follow waits until the index has come to the latest commit of each repository.
-func (p *people) follow(d *deployment, ix *process) {
+func (p *people) follow(d *deployment, ix *rig.Process) {
 	p.t.Helper()
 	for _, a := range p.all {
 		var latest struct{ Rev string }
@@ -243,9 +244,9 @@ func (p *people) follow(d *deployment, ix *process) {
 		require.NoError(p.t, json.NewDecoder(response.Body).Decode(&latest))
 		require.NoError(p.t, response.Body.Close())
 		require.NotEmpty(p.t, latest.Rev)
-		eventually(p.t, fmt.Sprintf("%s to reach rev %s", a.Handle, latest.Rev), func() (bool, string) {
+		rig.Eventually(p.t, fmt.Sprintf("%s to reach rev %s", a.Handle, latest.Rev), func() (bool, string) {
 			var rev, sync, reason string
-			d.rows(func(row pgx.Rows) error { return row.Scan(&rev, &sync, &reason) },
+			d.Rows(func(row pgx.Rows) error { return row.Scan(&rev, &sync, &reason) },
 				"SELECT rev, sync, reason FROM repos WHERE did = $1", a.DID)
 			return rev == latest.Rev && sync == "synchronized", fmt.Sprintf("at %q, %s %s", rev, sync, reason)
 		}, ix)
@@ -260,14 +261,14 @@ func (p *people) rename(a *network.Account, api *client) {
 		return api.query("pub.layers.expression.listExpressions", url.Values{"repo": {string(handle)}}, &page)
 	}
 	was := a.Handle
-	eventually(p.t, "the API to know the handle "+string(was), func() (bool, string) {
+	rig.Eventually(p.t, "the API to know the handle "+string(was), func() (bool, string) {
 		err := ask(was)
 		return err == nil, fmt.Sprint(err)
 	})
 	require.NoError(p.t, a.UpdateHandle(p.t.Context(), "aminata"))
 	require.NotEqual(p.t, was, a.Handle)
 	for handle, want := range map[syntax.Handle]bool{a.Handle: true, was: false} {
-		eventually(p.t, fmt.Sprintf("the API to know (%v) the handle %s", want, handle), func() (bool, string) {
+		rig.Eventually(p.t, fmt.Sprintf("the API to know (%v) the handle %s", want, handle), func() (bool, string) {
 			err := ask(handle)
 			return (err == nil) == want, fmt.Sprint(err)
 		})
@@ -287,11 +288,11 @@ func (p *people) visit(pds *network.PDS, name string) *network.Account {
 }
 
 // accountIs waits until the index has heard of an account's state.
-func (d *deployment) accountIs(did syntax.DID, status string, ix *process) {
+func (d *deployment) accountIs(did syntax.DID, status string, ix *rig.Process) {
 	d.t.Helper()
-	eventually(d.t, fmt.Sprintf("%s to be %s", did, status), func() (bool, string) {
+	rig.Eventually(d.t, fmt.Sprintf("%s to be %s", did, status), func() (bool, string) {
 		var now string
-		d.rows(func(row pgx.Rows) error { return row.Scan(&now) }, "SELECT status FROM repos WHERE did = $1", did)
+		d.Rows(func(row pgx.Rows) error { return row.Scan(&now) }, "SELECT status FROM repos WHERE did = $1", did)
 		return now == status, "it is " + now
 	}, ix)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 // TestStandby runs two indexers on one database. One writes and the other waits,
@@ -19,52 +21,52 @@ func TestStandby(t *testing.T) {
 	d := deploy(t, s.upstream())
 	last := s.LastSeq()
 	names := [2]string{"first", "second"}
-	var ways [2]*proxy // to PostgreSQL
-	var indexers [2]*process
+	var ways [2]*rig.Proxy // to PostgreSQL
+	var indexers [2]*rig.Process
 	start := func(i int) {
-		env := append(d.env, "DATABASE_URL="+strings.Replace(d.variable("DATABASE_URL"), d.proxies.postgres.addr(), ways[i].addr(), 1))
-		indexers[i] = launch(t, env, names[i], "indexer", "--no-workers")
+		env := append(d.Env, "DATABASE_URL="+strings.Replace(d.variable("DATABASE_URL"), d.Proxies.Postgres.Addr(), ways[i].Addr(), 1))
+		indexers[i] = rig.Launch(t, env, names[i], "indexer", "--no-workers")
 	}
 	for i := range ways {
-		ways[i] = newProxy(t, d.proxies.postgres.target)
+		ways[i] = rig.NewProxy(t, d.Proxies.Postgres.Target)
 	}
 	start(0)
 	s.open(last / 10)
-	d.reach(1, indexers[0])
+	d.Reach(1, indexers[0])
 	watch := d.watchWriters()
 	start(1)
 	waits(t, indexers[1])
-	d.reach(last/10, indexers[:]...)
+	d.Reach(last/10, indexers[:]...)
 
 	// The first loses the way to the database and must leave it to the second;
 	// with the way back it must wait.
 	first := d.writer()
-	ways[0].cut()
+	ways[0].Cut()
 	s.open(last * 2 / 10)
-	d.reach(last*2/10, indexers[:]...)
+	d.Reach(last*2/10, indexers[:]...)
 	second := d.writer()
 	require.NotEqual(t, first, second, "another session must be the writer's")
-	ways[0].restore()
+	ways[0].Restore()
 	waits(t, indexers[0])
-	d.equal(d.snapshot(), truthAt(s.World, d.cursor()), "after the first takeover")
+	d.equal(d.snapshot(), truthAt(s.World, d.Cursor()), "after the first takeover")
 
 	// The second is killed at work, and the first takes over.
 	s.open(last * 3 / 10)
-	d.reach(last*2/10+last/50, indexers[:]...)
-	indexers[1].kill()
-	require.Less(t, d.cursor(), last*3/10)
+	d.Reach(last*2/10+last/50, indexers[:]...)
+	indexers[1].Kill()
+	require.Less(t, d.Cursor(), last*3/10)
 	s.open(last * 4 / 10)
-	d.reach(last*4/10, indexers[0])
+	d.Reach(last*4/10, indexers[0])
 	require.NotEqual(t, second, d.writer(), "another session must be the writer's")
 
 	watch()
 	d.equal(d.snapshot(), truthAt(s.World, last*4/10), "after the second takeover")
-	indexers[0].stop()
+	indexers[0].Stop()
 }
 
 // variable is the value that the environment of the deployment gives.
 func (d *deployment) variable(name string) (value string) {
-	for _, setting := range d.env {
+	for _, setting := range d.Env {
 		if v, ok := strings.CutPrefix(setting, name+"="); ok {
 			value = v
 		}
@@ -73,10 +75,10 @@ func (d *deployment) variable(name string) (value string) {
 }
 
 // waits requires that an indexer has come to wait for the other's lock.
-func waits(t *testing.T, p *process) {
+func waits(t *testing.T, p *rig.Process) {
 	t.Helper()
-	eventually(t, p.name+" to stand by", func() (bool, string) {
-		lines := strings.Split(strings.TrimSpace(p.output()), "\n")
+	rig.Eventually(t, p.Name+" to stand by", func() (bool, string) {
+		lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
 		return strings.Contains(lines[len(lines)-1], "standing by"), "its last line is " + lines[len(lines)-1]
 	}, p)
 }
@@ -94,7 +96,7 @@ func (d *deployment) writer() int {
 }
 
 func (d *deployment) writers() ([]int, error) {
-	rows, err := d.database.Query(d.t.Context(), `
+	rows, err := d.Database.Query(d.t.Context(), `
 		SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
 		WHERE locktype = 'advisory' AND granted AND datname = current_database()
 			AND classid::bigint << 32 | objid::bigint = $1`, int64(writerLock))
@@ -117,7 +119,7 @@ func (d *deployment) watchWriters() (end func()) {
 			return err
 		}
 		var at int64
-		if err := d.database.QueryRow(d.t.Context(), "SELECT coalesce(max(seq), 0) FROM cursor").Scan(&at); err != nil {
+		if err := d.Database.QueryRow(d.t.Context(), "SELECT coalesce(max(seq), 0) FROM cursor").Scan(&at); err != nil {
 			return err
 		}
 		if len(pids) > 1 {
@@ -134,7 +136,7 @@ func (d *deployment) watchWriters() (end func()) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(pollEvery):
+			case <-time.After(rig.PollEvery):
 			}
 			looks++
 			if err := look(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 // streamCommits is how long the stream is that faults are put into.
@@ -20,7 +21,7 @@ const streamCommits = 20_000
 
 // recorded is the stream, made once: a file of frames, and the world as its oracle.
 var recorded = sync.OnceValues(func() (*simulate.World, error) {
-	w, err := simulate.NewWorld(simulate.Config{Seed: 11, Dir: filepath.Join(filepath.Dir(program), "stream")})
+	w, err := simulate.NewWorld(simulate.Config{Seed: 11, Dir: filepath.Join(rig.Dir(), "stream")})
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +62,8 @@ func newStream(t *testing.T) *stream {
 	return &stream{World: w, gate: g, server: s}
 }
 
-func (s *stream) upstream() upstream {
-	return upstream{relay: s.server.RelayURL(), plc: s.server.URL()}
+func (s *stream) upstream() rig.Upstream {
+	return rig.Upstream{Relay: s.server.RelayURL(), PLC: s.server.URL()}
 }
 
 // gate holds back the events after a certain one.

@@ -143,7 +143,7 @@ type stored struct {
 func (d *deployment) snapshot() snapshot {
 	d.t.Helper()
 	ctx := d.t.Context()
-	tx, err := d.database.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	tx, err := d.Database.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	require.NoError(d.t, err)
 	defer func() { _ = tx.Rollback(ctx) }()
 	s := snapshot{records: map[record.Key]stored{}}

@@ -12,13 +12,14 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 // verified requires that the program itself finds its stores to agree, and every
 // value to be what its CID says, once the projections have caught up.
 func (d *deployment) verified() {
 	d.t.Helper()
-	output := d.run("verify", "--deep", "--wait", patience.String())
+	output := d.Run("verify", "--deep", "--wait", rig.Patience.String())
 	require.Regexp(d.t, `(?m)^0 differences`, output)
 	require.Regexp(d.t, `(?m)^[1-9]\d* values examined`, output)
 }
@@ -32,9 +33,9 @@ func TestVerifyFindsDamage(t *testing.T) {
 		w.commit(did, simulate.Create(p.Key.Collection, p.Key.Rkey, p.Value))
 	}
 	d := deploy(t, w.upstream())
-	ix := d.indexer()
-	d.reach(w.LastSeq(), ix)
-	d.settle(ix)
+	ix := d.Indexer()
+	d.Reach(w.LastSeq(), ix)
+	d.Settle(ix)
 	d.verified()
 
 	expressions := truthOf(w.World).in(expression).keys()
@@ -43,7 +44,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 	surplus := undocumented
 	surplus.Rkey = "surplus"
 	d.undocument(undocumented, surplus)
-	d.cypher(t, fmt.Sprintf("MATCH (n:Record {key: $space + '%s'}) DETACH DELETE n", unknown))
+	d.Cypher(t, fmt.Sprintf("MATCH (n:Record {key: $space + '%s'}) DETACH DELETE n", unknown))
 	d.change(`DELETE FROM annotations WHERE rkey = $1 AND ordinal = 0`, unannotated.Rkey)
 	d.change(`UPDATE records SET value = replace(value::text, '"text":"', '"text":"!')::json WHERE rkey = $1`, altered.Rkey)
 
@@ -57,10 +58,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 	require.Regexp(t, `(?m)^5 differences`, output)
 
 	d.change(`UPDATE records SET value = replace(value::text, '"text":"!', '"text":"')::json WHERE rkey = $1`, altered.Rkey)
-	d.settle(ix)
+	d.Settle(ix)
 	d.verified()
 	d.projected(truthOf(w.World))
-	ix.stop()
+	ix.Stop()
 }
 
 // undocument takes a record's document out of its index, and puts it there again
@@ -76,22 +77,22 @@ func (d *deployment) undocument(key, as record.Key) {
 		}
 	}
 	id := map[string]any{"ids": map[string]any{"values": []string{key.String()}}}
-	d.search(d.t, http.MethodPost, "/"+d.prefix+"-*/_refresh", nil, nil)
-	d.search(d.t, http.MethodPost, "/"+d.prefix+"-*/_search", map[string]any{"query": id}, &found)
+	d.Search(d.t, http.MethodPost, "/"+d.Prefix+"-*/_refresh", nil, nil)
+	d.Search(d.t, http.MethodPost, "/"+d.Prefix+"-*/_search", map[string]any{"query": id}, &found)
 	require.Len(d.t, found.Hits.Hits, 1)
 	hit := found.Hits.Hits[0]
 	path := func(key record.Key) string {
 		return "/" + hit.Index + "/_doc/" + strings.ReplaceAll(key.String(), "/", "%2F") + "?refresh=true"
 	}
-	d.search(d.t, http.MethodDelete, path(key), nil, nil)
+	d.Search(d.t, http.MethodDelete, path(key), nil, nil)
 	hit.Source["rkey"], hit.Source["uri"] = as.Rkey, as.String()
-	d.search(d.t, http.MethodPut, path(as), hit.Source, nil)
+	d.Search(d.t, http.MethodPut, path(as), hit.Source, nil)
 }
 
 // change runs a statement that must change one row.
 func (d *deployment) change(statement string, args ...any) {
 	d.t.Helper()
-	tag, err := d.database.Exec(d.t.Context(), statement, args...)
+	tag, err := d.Database.Exec(d.t.Context(), statement, args...)
 	require.NoError(d.t, err)
 	require.EqualValues(d.t, 1, tag.RowsAffected(), statement)
 }
@@ -99,9 +100,5 @@ func (d *deployment) change(statement string, args ...any) {
 // finds runs a command that must end with exit code 1, and returns what it printed.
 func (d *deployment) finds(args ...string) string {
 	d.t.Helper()
-	p := launch(d.t, d.env, args[0], args...)
-	p.wait(patience)
-	require.Equal(d.t, 1, p.cmd.ProcessState.ExitCode(), p.output())
-	p.meant = true
-	return p.output()
+	return d.RunFailing(1, args...)
 }

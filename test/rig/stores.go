@@ -1,4 +1,4 @@
-package e2e
+package rig
 
 import (
 	"context"
@@ -22,19 +22,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stores are the four real stores, and the part of each that is one test's alone.
-type stores struct {
-	databaseURL string // of a new database
-	database    *pgxpool.Pool
-	redisURL    string // of a logical database that was empty
-	redis       *redis.Client
-	elastic     string // the server's URL
-	prefix      string // of index names
-	neo4jURL    string
-	neo4jUser   string
-	neo4jSecret string
-	graph       neo4j.DriverWithContext
-	space       string // of node keys
+// Stores are the four real stores, and the part of each that is one test's alone.
+type Stores struct {
+	DatabaseURL string // of a new database
+	Database    *pgxpool.Pool
+	RedisURL    string // of a logical database that was empty
+	Redis       *redis.Client
+	Elastic     string // the server's URL
+	Prefix      string // of index names
+	Neo4jURL    string
+	Neo4jUser   string
+	Neo4jSecret string
+	Graph       neo4j.DriverWithContext
+	Space       string // of node keys
 }
 
 // required reads a variable without which no test of this package can run.
@@ -47,18 +47,27 @@ func required(t *testing.T, variable string) string {
 	return value
 }
 
-func openStores(t *testing.T) *stores {
+// OpenStores makes a test's part of all four stores.
+func OpenStores(t *testing.T) *Stores {
 	t.Helper()
-	name := "e2e-" + random()
-	s := &stores{prefix: name, space: name}
-	s.openDatabase(t, strings.ReplaceAll(name, "-", "_"))
-	s.openRedis(t)
+	s := OpenQueues(t)
 	s.openElasticsearch(t)
 	s.openNeo4j(t)
 	return s
 }
 
-func (s *stores) openDatabase(t *testing.T, name string) {
+// OpenQueues makes a test's part of PostgreSQL and Redis, without which the indexer
+// does not run.
+func OpenQueues(t *testing.T) *Stores {
+	t.Helper()
+	name := "test-" + random()
+	s := &Stores{Prefix: name, Space: name}
+	s.openDatabase(t, strings.ReplaceAll(name, "-", "_"))
+	s.openRedis(t)
+	return s
+}
+
+func (s *Stores) openDatabase(t *testing.T, name string) {
 	t.Helper()
 	server := required(t, "LAYERS_TEST_DATABASE_URL")
 	execute := func(statement string) {
@@ -73,15 +82,15 @@ func (s *stores) openDatabase(t *testing.T, name string) {
 	u, err := url.Parse(server)
 	require.NoError(t, err)
 	u.Path = "/" + name
-	s.databaseURL = u.String()
-	s.database, err = pgxpool.New(context.Background(), s.databaseURL)
+	s.DatabaseURL = u.String()
+	s.Database, err = pgxpool.New(context.Background(), s.DatabaseURL)
 	require.NoError(t, err)
-	t.Cleanup(s.database.Close)
+	t.Cleanup(s.Database.Close)
 }
 
 // openRedis picks a logical database that holds nothing, since asynq's keys have no
 // prefix.
-func (s *stores) openRedis(t *testing.T) {
+func (s *Stores) openRedis(t *testing.T) {
 	t.Helper()
 	options, err := redis.ParseURL(required(t, "LAYERS_TEST_REDIS_URL"))
 	require.NoError(t, err)
@@ -93,37 +102,37 @@ func (s *stores) openRedis(t *testing.T) {
 	require.NoError(t, err)
 	for range 100 {
 		options.DB = 1 + mathrand.IntN(databases-1)
-		s.redis = redis.NewClient(options)
-		size, err := s.redis.DBSize(t.Context()).Result()
+		s.Redis = redis.NewClient(options)
+		size, err := s.Redis.DBSize(t.Context()).Result()
 		require.NoError(t, err)
 		if size == 0 {
 			break
 		}
-		require.NoError(t, s.redis.Close())
-		s.redis = nil
+		require.NoError(t, s.Redis.Close())
+		s.Redis = nil
 	}
-	require.NotNil(t, s.redis, "none of Redis's %d databases is empty", databases)
-	s.redisURL = fmt.Sprintf("redis://%s/%d", options.Addr, options.DB)
+	require.NotNil(t, s.Redis, "none of Redis's %d databases is empty", databases)
+	s.RedisURL = fmt.Sprintf("redis://%s/%d", options.Addr, options.DB)
 	t.Cleanup(func() {
-		require.NoError(t, s.redis.FlushDB(context.Background()).Err())
-		require.NoError(t, s.redis.Close())
+		require.NoError(t, s.Redis.FlushDB(context.Background()).Err())
+		require.NoError(t, s.Redis.Close())
 	})
 }
 
-func (s *stores) openElasticsearch(t *testing.T) {
+func (s *Stores) openElasticsearch(t *testing.T) {
 	t.Helper()
-	s.elastic = strings.TrimSuffix(required(t, "LAYERS_TEST_ELASTICSEARCH_URL"), "/")
+	s.Elastic = strings.TrimSuffix(required(t, "LAYERS_TEST_ELASTICSEARCH_URL"), "/")
 	t.Cleanup(func() {
 		var indexes map[string]any
-		s.search(t, http.MethodGet, "/"+s.prefix+"-*", nil, &indexes)
+		s.Search(t, http.MethodGet, "/"+s.Prefix+"-*", nil, &indexes)
 		for name := range indexes {
-			s.search(t, http.MethodDelete, "/"+name, nil, nil)
+			s.Search(t, http.MethodDelete, "/"+name, nil, nil)
 		}
 	})
 }
 
-// search asks Elasticsearch, without any client of the program.
-func (s *stores) search(t *testing.T, method, path string, body, answer any) {
+// Search asks Elasticsearch, without any client of the program.
+func (s *Stores) Search(t *testing.T, method, path string, body, answer any) {
 	t.Helper()
 	var content io.Reader
 	if body != nil {
@@ -131,7 +140,7 @@ func (s *stores) search(t *testing.T, method, path string, body, answer any) {
 		require.NoError(t, err)
 		content = strings.NewReader(string(encoded))
 	}
-	request, err := http.NewRequest(method, s.elastic+path, content)
+	request, err := http.NewRequest(method, s.Elastic+path, content)
 	require.NoError(t, err)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
@@ -145,16 +154,16 @@ func (s *stores) search(t *testing.T, method, path string, body, answer any) {
 	}
 }
 
-func (s *stores) openNeo4j(t *testing.T) {
+func (s *Stores) openNeo4j(t *testing.T) {
 	t.Helper()
-	s.neo4jURL = required(t, "LAYERS_TEST_NEO4J_URL")
-	s.neo4jUser, s.neo4jSecret = os.Getenv("LAYERS_TEST_NEO4J_USER"), os.Getenv("LAYERS_TEST_NEO4J_PASSWORD")
+	s.Neo4jURL = required(t, "LAYERS_TEST_NEO4J_URL")
+	s.Neo4jUser, s.Neo4jSecret = os.Getenv("LAYERS_TEST_NEO4J_USER"), os.Getenv("LAYERS_TEST_NEO4J_PASSWORD")
 	auth := neo4j.NoAuth()
-	if s.neo4jUser != "" {
-		auth = neo4j.BasicAuth(s.neo4jUser, s.neo4jSecret, "")
+	if s.Neo4jUser != "" {
+		auth = neo4j.BasicAuth(s.Neo4jUser, s.Neo4jSecret, "")
 	}
 	var err error
-	s.graph, err = neo4j.NewDriverWithContext(s.neo4jURL, auth)
+	s.Graph, err = neo4j.NewDriverWithContext(s.Neo4jURL, auth)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		for _, statement := range []string{
@@ -162,19 +171,19 @@ func (s *stores) openNeo4j(t *testing.T) {
 			"MATCH (n:%s) WHERE n.key STARTS WITH $space CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS",
 		} {
 			for _, label := range []string{"Record", "Knowledge", "External"} {
-				s.cypher(t, fmt.Sprintf(statement, label))
+				s.Cypher(t, fmt.Sprintf(statement, label))
 			}
 		}
-		require.NoError(t, s.graph.Close(context.Background()))
+		require.NoError(t, s.Graph.Close(context.Background()))
 	})
 }
 
-// cypher runs a statement; $space is how the test's keys begin.
-func (s *stores) cypher(t *testing.T, statement string) []*neo4j.Record {
+// Cypher runs a statement; $space is how the test's keys begin.
+func (s *Stores) Cypher(t *testing.T, statement string) []*neo4j.Record {
 	t.Helper()
-	session := s.graph.NewSession(context.Background(), neo4j.SessionConfig{})
+	session := s.Graph.NewSession(context.Background(), neo4j.SessionConfig{})
 	defer session.Close(context.Background())
-	result, err := session.Run(context.Background(), statement, map[string]any{"space": "~" + s.space + "/"})
+	result, err := session.Run(context.Background(), statement, map[string]any{"space": "~" + s.Space + "/"})
 	require.NoError(t, err)
 	rows, err := result.Collect(context.Background())
 	require.NoError(t, err)

@@ -1,0 +1,55 @@
+// Package rig runs the whole program for tests that see it from outside: the
+// program is built once and run as processes of its own, against part of the real
+// stores, each behind a proxy that can do what networks do.
+package rig
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var program string // the path of the program under test
+
+// Dir is a directory that lives as long as the tests of the package.
+func Dir() string { return filepath.Dir(program) }
+
+// Main builds the program and runs the tests; it is what TestMain does.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "layers-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "layers")
+	build := exec.Command("go", "build", "-o", program, "github.com/layers-pub/layers-appview/cmd/layers")
+	if output, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the program under test: %v\n%s", err, output)
+		return 1
+	}
+	return m.Run()
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func ready(base string) (bool, string) {
+	response, err := http.Get(base + "/ready")
+	if err != nil {
+		return false, err.Error()
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK, response.Status
+}

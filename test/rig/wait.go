@@ -1,0 +1,37 @@
+package rig
+
+import (
+	"testing"
+	"time"
+)
+
+// Patience is how long anything may take that should happen within seconds. It is
+// generous because the machine is shared: tests wait for conditions, and no
+// assertion depends on how long that takes.
+const Patience = 3 * time.Minute
+
+const PollEvery = 25 * time.Millisecond
+
+// Eventually polls until the condition holds. The condition says how far it is, for
+// the failure's message. It fails the test when the Patience ends, or as soon as a
+// Process that should live has died.
+func Eventually(t *testing.T, what string, condition func() (ok bool, progress string), alive ...*Process) {
+	t.Helper()
+	began := time.Now()
+	for {
+		ok, progress := condition()
+		if ok {
+			t.Logf("%s: after %s", what, time.Since(began).Round(time.Millisecond))
+			return
+		}
+		for _, p := range alive {
+			if !p.Alive() {
+				t.Fatalf("waiting for %s (%s): %s has ended: %v", what, progress, p.Name, p.Failure())
+			}
+		}
+		if time.Since(began) > Patience {
+			t.Fatalf("waited %s for %s: %s", Patience, what, progress)
+		}
+		time.Sleep(PollEvery)
+	}
+}
