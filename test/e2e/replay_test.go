@@ -47,21 +47,21 @@ func TestReplayAfterALexiconChanged(t *testing.T) {
 	w.commit(did, simulate.Create(notebook, "third", value))
 	key := record.Key{DID: did, Collection: notebook, Rkey: "third"}
 
-	ix := d.indexer()
-	d.reach(w.LastSeq(), ix)
+	ix := d.Indexer()
+	d.Reach(w.LastSeq(), ix)
 	require.Equal(t, map[string]int{"validate": 1}, d.letterStages())
-	require.Contains(t, d.run("dlq", "replay", "--collection", string(notebook)), "0 settled, 1 failed again")
-	ix.stop()
+	require.Contains(t, d.Run("dlq", "replay", "--collection", string(notebook)), "0 settled, 1 failed again")
+	ix.Stop()
 
-	d.env = append(d.env, "LAYERS_LEXICONS="+lenient)
-	ix = d.indexer()
-	require.Contains(t, d.run("dlq", "replay", "--all"), "1 settled, 0 failed again")
+	d.Env = append(d.Env, "LAYERS_LEXICONS="+lenient)
+	ix = d.Indexer()
+	require.Contains(t, d.Run("dlq", "replay", "--all"), "1 settled, 0 failed again")
 	require.Empty(t, d.letterStages())
 	api := d.api()
 	var got view
 	require.NoError(t, api.query("org.example.field.getNotebook", url.Values{"uri": {key.String()}}, &got))
 	require.JSONEq(t, `{"$type": "org.example.field.notebook", "title": "The third notebook"}`, string(got.Value))
-	d.settle(ix)
-	d.run("verify", "--deep")
-	ix.stop()
+	d.Settle(ix)
+	d.Run("verify", "--deep")
+	ix.Stop()
 }
