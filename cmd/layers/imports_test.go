@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"internal/search":  {"internal/record"},
 	"internal/graph":   {"internal/record"},
 	"indexer/verify":   {"internal/record"},
-	"indexer/resync":   {"internal/record", "internal/store"},
+	"indexer/resync":   {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
 
 	// From the truth to its projections.
 	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph"},

@@ -103,3 +103,20 @@ func newCollection(nsid syntax.NSID) *Collection {
 	last := len(segments) - 1
 	return &Collection{NSID: nsid, Namespace: segments[last-1], Name: segments[last], Foreign: true}
 }
+
+// Followed names what is indexed, as [Catalog.Follow] takes it: the collections that
+// have a lexicon, the foreign ones, and patterns; sorted.
+func (c *Catalog) Followed() []string {
+	var names []string
+	for nsid := range c.collections {
+		names = append(names, string(nsid))
+	}
+	for nsid := range c.foreign {
+		names = append(names, string(nsid))
+	}
+	for _, prefix := range c.prefixes {
+		names = append(names, prefix+"*")
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -137,6 +137,27 @@ func (r *Resyncs) Postpone(ctx context.Context, did syntax.DID, until time.Time,
 	return nil
 }
 
+// Defer sets when the next attempt is due where the last one was ended early, at a
+// host and for a cause, without being at fault. Otherwise it is as Postpone.
+func (r *Resyncs) Defer(ctx context.Context, did syntax.DID, until time.Time, host, cause string) error {
+	_, err := r.pool.Exec(ctx, `
+		UPDATE resyncs SET host = $3, error = $4, due_at = CASE WHEN requested_at > begun_at THEN due_at ELSE $2 END
+		WHERE did = $1`, did, until, text(host), text(cause))
+	if err != nil {
+		return fmt.Errorf("defer %s: %w", did, ended(ctx, err))
+	}
+	return nil
+}
+
+// Delay sets when a repository is due of which no attempt was begun. It is meant for
+// short times: that the repository was asked for since is not looked at.
+func (r *Resyncs) Delay(ctx context.Context, did syntax.DID, until time.Time) error {
+	if _, err := r.pool.Exec(ctx, "UPDATE resyncs SET due_at = $2 WHERE did = $1", did, until); err != nil {
+		return fmt.Errorf("delay %s: %w", did, ended(ctx, err))
+	}
+	return nil
+}
+
 // Remove gives a repository up.
 func (r *Resyncs) Remove(ctx context.Context, did syntax.DID) error {
 	if _, err := r.pool.Exec(ctx, "DELETE FROM resyncs WHERE did = $1", did); err != nil {

@@ -1,0 +1,182 @@
+package resync
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+const (
+	longestWait  = time.Hour
+	leastWait    = time.Second
+	inactiveWait = 24 * time.Hour // for a host's word that an account is not active; the stream says earlier when it is
+	lostWait     = 6 * time.Hour  // at first, for a repository that its own host does not know; doubles up to lostMost
+	lostMost     = 48 * time.Hour
+)
+
+// do takes a repository that is due the whole way, and says in the queue what became
+// of it.
+func (s *schedule) do(ctx context.Context, j job) {
+	began := time.Now()
+	log := s.cfg.Logger.With("did", j.DID, "host", j.host, "reason", j.Reason)
+	outcome, err := s.attempt(ctx, &j)
+	if ctx.Err() != nil {
+		return // the line ends; the next one begins such fetches anew
+	}
+	if err == nil {
+		done.WithLabelValues(outcome).Inc()
+		return
+	}
+	outcome, until := s.judge(&j, err)
+	done.WithLabelValues(outcome).Inc()
+	host := j.host
+	if failure, ok := asFailure(err); ok {
+		host = failure.Host
+	}
+	attrs := []any{"result", outcome, "attempts", j.Attempts + 1, "until", until.UTC().Format(time.RFC3339), "took", time.Since(began).Round(time.Millisecond), "error", err}
+	put := s.cfg.Queue.Postpone
+	if outcome == resultDeferred || outcome == resultInactive {
+		put = s.cfg.Queue.Defer
+		log.DebugContext(ctx, "repository is fetched later", attrs...)
+	} else {
+		log.WarnContext(ctx, "fetching a repository failed, will try again", attrs...)
+	}
+	if err := put(ctx, j.DID, until, host, err.Error()); err != nil && ctx.Err() == nil {
+		log.ErrorContext(ctx, "putting a repository off failed", "error", err)
+	}
+}
+
+// attempt returns the result of what ended well.
+func (s *schedule) attempt(ctx context.Context, j *job) (string, error) {
+	if j.err != nil {
+		return "", &Failure{Class: Identity, Host: j.host, Err: j.err}
+	}
+	if known := j.Repo.Sync != ""; j.Candidate && !known {
+		wanted, err := s.holdsWanted(ctx, j)
+		if err != nil {
+			return "", err
+		}
+		if !wanted {
+			return resultDropped, s.cfg.Queue.Remove(ctx, j.DID)
+		}
+	}
+	if err := s.reachable(j); err != nil {
+		return "", err
+	}
+	row, err := s.line.Begin(ctx, j.DID)
+	if err != nil {
+		return "", err
+	}
+	outcome, err := s.resync(ctx, j, row)
+	if err != nil && !errors.Is(err, ErrDesynchronized) {
+		if abandoned := s.line.Abandon(ctx, j.DID, err.Error()); abandoned != nil {
+			return "", errors.Join(err, abandoned)
+		}
+	}
+	return outcome, err
+}
+
+// resync fetches, or empties, a repository whose events are being held back.
+func (s *schedule) resync(ctx context.Context, j *job, row store.Repo) (string, error) {
+	switch {
+	case row.Status == store.StatusDeleted:
+		deleted, err := s.purge(ctx, s.line, j.DID)
+		if err == nil {
+			s.cfg.Logger.InfoContext(ctx, "purged a deleted account", "did", j.DID, "deleted", deleted)
+		}
+		return resultPurged, err
+	case row.Sync != "" && !row.Active:
+		return "", &Failure{Class: inactiveClass(row.Status), Host: j.host, Err: errText("the stream says so")}
+	case j.pds == "":
+		return "", &Failure{Class: Identity, Err: errText("the account came back after it was deleted; its host is not known yet")}
+	}
+	began := time.Now()
+	f := &fetch{Resync: s.Resync, line: s.line, did: j.DID, row: row, pds: j.pds}
+	res, err := f.run(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := s.line.Finish(ctx, j.DID, res.to); err != nil {
+		return "", err
+	}
+	s.cfg.Logger.InfoContext(ctx, "fetched a repository whole", "did", j.DID, "reason", j.Reason, "from", res.host, "rev", res.to.Rev,
+		"bytes", res.bytes, "created", res.counts.created, "updated", res.counts.updated, "deleted", res.counts.deleted,
+		"unchanged", res.counts.unchanged, "invalid", res.counts.invalid, "took", time.Since(began).Round(time.Millisecond))
+	return resultSynchronized, nil
+}
+
+// inactiveClass is a status of the stream's in the words of failures.
+func inactiveClass(status string) Class {
+	switch status {
+	case "takendown":
+		return TakenDown
+	case "suspended":
+		return Suspended
+	}
+	return Deactivated
+}
+
+// holdsWanted asks the account's host whether there is anything of interest.
+func (s *schedule) holdsWanted(ctx context.Context, j *job) (bool, error) {
+	found, err := s.client.collections(ctx, j.pds, j.DID)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(found, func(c syntax.NSID) bool { return s.scope.contains(string(c) + "/") }), nil
+}
+
+// reachable spares the line a fetch that would ask nobody: every host is to be left
+// alone for now.
+func (s *schedule) reachable(j *job) error {
+	if j.pds == "" {
+		return nil
+	}
+	f := &fetch{Resync: s.Resync, did: j.DID, pds: j.pds}
+	var last error
+	for _, base := range f.sources() {
+		gate := s.client.gates.at(hostOf(base))
+		last = gate.check()
+		gate.done()
+		if last == nil {
+			return nil
+		}
+	}
+	return last
+}
+
+// judge says what an error is, and when to try again: in order that the repositories
+// of a host that was down do not all come at once, at a random time (full jitter).
+func (s *schedule) judge(j *job, err error) (outcome string, until time.Time) {
+	now := time.Now()
+	wait := doubled(s.cfg.FirstWait, longestWait, j.Attempts)
+	failure, ok := asFailure(err)
+	switch {
+	case errors.Is(err, ErrDesynchronized):
+		return resultAgain, now.Add(leastWait + rand.N(wait))
+	case !ok:
+		return resultFailed, now.Add(leastWait + rand.N(wait))
+	case failure.patient():
+		spread := max(time.Minute, failure.Until.Sub(now)/4)
+		return resultDeferred, failure.Until.Add(leastWait + rand.N(spread))
+	case failure.inactive():
+		return resultInactive, now.Add(inactiveWait/2 + rand.N(inactiveWait))
+	case failure.Class == NotFound:
+		wait = doubled(lostWait, lostMost, j.Attempts)
+		return resultFailed, now.Add(wait/2 + rand.N(wait))
+	}
+	return resultFailed, now.Add(leastWait + rand.N(wait))
+}
+
+// doubled is a wait after so many failures.
+func doubled(first, most time.Duration, attempts int) time.Duration {
+	for ; attempts > 0 && first < most; attempts-- {
+		first *= 2
+	}
+	return min(first, most)
+}
