@@ -154,23 +154,23 @@ func (s *schedule) reachable(j *job) error {
 // of a host that was down do not all come at once, at a random time (full jitter).
 func (s *schedule) judge(j *job, err error) (outcome string, until time.Time) {
 	now := time.Now()
-	wait := doubled(s.cfg.FirstWait, longestWait, j.Attempts)
+	wait, least := doubled(s.cfg.FirstWait, longestWait, j.Attempts), min(leastWait, s.cfg.FirstWait)
 	failure, ok := asFailure(err)
 	switch {
 	case errors.Is(err, ErrDesynchronized):
-		return resultAgain, now.Add(leastWait + rand.N(wait))
+		return resultAgain, now.Add(least + rand.N(wait))
 	case !ok:
-		return resultFailed, now.Add(leastWait + rand.N(wait))
+		return resultFailed, now.Add(least + rand.N(wait))
 	case failure.patient():
-		spread := max(time.Minute, failure.Until.Sub(now)/4)
-		return resultDeferred, failure.Until.Add(leastWait + rand.N(spread))
+		spread := max(s.cfg.FirstWait, failure.Until.Sub(now)/4)
+		return resultDeferred, failure.Until.Add(least + rand.N(spread))
 	case failure.inactive():
 		return resultInactive, now.Add(inactiveWait/2 + rand.N(inactiveWait))
 	case failure.Class == NotFound:
 		wait = doubled(lostWait, lostMost, j.Attempts)
 		return resultFailed, now.Add(wait/2 + rand.N(wait))
 	}
-	return resultFailed, now.Add(leastWait + rand.N(wait))
+	return resultFailed, now.Add(least + rand.N(wait))
 }
 
 // doubled is a wait after so many failures.

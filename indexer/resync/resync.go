@@ -24,7 +24,7 @@ type Config struct {
 	Catalog  checker
 	Verifier signer
 	// Identities says which host an account has its repository at.
-	Identities directory
+	Identities identities
 	// Follow names the collections that are fetched: NSIDs, and patterns as app.bsky.*.
 	Follow []string
 
@@ -63,7 +63,7 @@ type signer interface {
 	Signed(ctx context.Context, did syntax.DID, root cid.Cid, block []byte) (verify.Signed, error)
 }
 
-type directory interface {
+type identities interface {
 	LookupDID(context.Context, syntax.DID) (*identity.Identity, error)
 	Purge(context.Context, syntax.AtIdentifier) error
 }
