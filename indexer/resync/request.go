@@ -181,7 +181,7 @@ func retryAt(header http.Header, now time.Time) time.Time {
 		return at
 	}
 	if reset, err := strconv.ParseInt(header.Get("RateLimit-Reset"), 10, 64); err == nil {
-		return time.Unix(reset, 0)
+		return time.Unix(min(reset, now.Add(maxClosed).Unix()), 0).UTC()
 	}
 	return time.Time{}
 }

@@ -49,8 +49,8 @@ func TestWhateverTheIndexHasItEndsEqual(t *testing.T) {
 		truth[foreign] = "bafyreiforeign"
 		r.eventually("it is not fetched", func() bool { row := r.row(did); return row.Sync == store.Synchronized && row.Complete })
 		require.Equal(t, truth, r.indexed(did), "seed %d", seed)
-		_, waits := r.pending(did)
-		require.False(t, waits)
+		left, waits := r.pending(did)
+		require.False(t, waits, "%+v", left)
 	}
 	require.Empty(t, r.line.reasons)
 

@@ -55,7 +55,7 @@ func newRig(t *testing.T) *rig {
 	if testing.Verbose() {
 		logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	identities := hosts{directory.New(directory.Config{PLCURL: server.URL(), AllowPrivate: true}), r.moved}
+	identities := hosts{directory.New(directory.Config{PLCURL: server.URL(), AllowPrivate: true}), r.moved, &r.line.mu}
 	transport := directory.Transport(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	r.cfg = Config{
@@ -66,15 +66,25 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// in is the same rig for a part of a test.
+func (r *rig) in(t *testing.T) *rig {
+	part := *r
+	part.t = t
+	return &part
+}
+
 // hosts says where accounts have moved to.
 type hosts struct {
 	*directory.Directory
 	moved map[syntax.DID]string
+	mu    *sync.Mutex
 }
 
 func (h hosts) LookupDID(ctx context.Context, did syntax.DID) (*identity.Identity, error) {
 	account, err := h.Directory.LookupDID(ctx, did)
+	h.mu.Lock()
 	to, ok := h.moved[did]
+	h.mu.Unlock()
 	if err != nil || !ok {
 		return account, err
 	}
