@@ -278,7 +278,7 @@ func (r *rig) host(script ...http.HandlerFunc) *faulty {
 	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	f := &faulty{script: script, asked: map[syntax.DID]int{}, pass: proxy}
 	f.Server = httptest.NewServer(f)
-	r.t.Cleanup(f.Server.Close)
+	r.t.Cleanup(f.Close)
 	return f
 }
 
