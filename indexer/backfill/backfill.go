@@ -66,13 +66,14 @@ func orDefault[T int | time.Duration](v, fallback T) T {
 // Backfill searches for repositories. One may run on a database at a time: it
 // belongs to whoever is the writer.
 type Backfill struct {
-	cfg Config
+	cfg    Config
+	lacked map[string]time.Time // when a host last said that it does not offer a method
 }
 
 // New makes a Backfill; Run starts it.
 func New(cfg Config) *Backfill {
 	cfg.setDefaults()
-	return &Backfill{cfg: cfg}
+	return &Backfill{cfg: cfg, lacked: map[string]time.Time{}}
 }
 
 // Run searches for each collection whose search is not finished, and then waits for
@@ -89,9 +90,6 @@ func (b *Backfill) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// unofferedWait is how long hosts are left alone that list no repositories at all.
-const unofferedWait = time.Hour
-
 func (b *Backfill) search(ctx context.Context) error {
 	for failures := 0; ; {
 		err := b.round(ctx)
@@ -101,9 +99,6 @@ func (b *Backfill) search(ctx context.Context) error {
 			return ctx.Err()
 		case err == nil:
 			failures = 0
-		case errors.Is(err, errNotOffered):
-			wait = unofferedWait
-			b.cfg.Logger.InfoContext(ctx, "no relay lists repositories: only those that the stream tells of are found", "wait", wait, "error", err)
 		default:
 			wait = b.backoff(failures)
 			failures++

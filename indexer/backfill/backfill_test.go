@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
@@ -119,13 +120,11 @@ func TestCollectionsThatNoHostLists(t *testing.T) {
 	require.NoError(t, r.world.SetStatus(away, simulate.Deactivated))
 	require.NoError(t, r.world.SetStatus(gone, simulate.Deleted))
 	h := newHost(t, r.network, func(w http.ResponseWriter, in *http.Request, _ int) bool {
-		switch {
-		case in.URL.Query().Get("collection") == string(corpus):
-			w.WriteHeader(http.StatusNotImplemented)
-		case in.URL.Query().Get("collection") == string(ontology):
+		switch in.URL.Query().Get("collection") {
+		case string(corpus), string(note):
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = w.Write([]byte(`{"error":"InvalidRequest","message":"No service configured"}`))
-		case in.URL.Query().Get("collection") == string(note):
+		case string(ontology):
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = w.Write([]byte(`{"error":"AuthMissing"}`))
 		default:
@@ -194,11 +193,19 @@ func TestNothingIsOffered(t *testing.T) {
 		w.WriteHeader(http.StatusNotImplemented)
 		return true
 	})
-	stop := r.start(backfill.Config{Hosts: []string{h.URL}, Collections: []syntax.NSID{corpus, ontology}})
-	require.Eventually(t, func() bool { return h.count(all) > 0 }, patient, tick)
-	stop()
-	require.Len(t, h.requests(), 3, "it is asked once each")
-	require.True(t, r.search(corpus).FinishedAt.IsZero(), "it may be offered one day")
+	r.start(backfill.Config{Hosts: []string{h.URL}, Collections: []syntax.NSID{corpus, ontology}})
+	look := func() backfill.Progress {
+		p, err := backfill.Measure(t.Context(), r.resyncs, time.Minute)
+		require.NoError(t, err)
+		return p
+	}
+	require.Eventually(t, func() bool { return look().Unoffered() }, patient, tick)
+	require.NoError(t, r.resyncs.RestartDiscoveries(t.Context()))
+	require.False(t, look().Unoffered())
+	require.Eventually(t, func() bool { return look().Unoffered() }, patient, tick, "the new search is not carried out")
+	require.Len(t, h.requests(), 2, "it is asked once for each method")
+	require.Len(t, look().Unfinished(), 3, "it may be offered one day")
+	require.False(t, look().Settled())
 }
 
 func TestWholeRepositoriesAreLeftAlone(t *testing.T) {

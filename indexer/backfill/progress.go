@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -46,6 +47,11 @@ func (p Progress) swept() bool {
 		}
 	}
 	return false
+}
+
+// Unoffered tells whether a search cannot go on because no relay lists repositories.
+func (p Progress) Unoffered() bool {
+	return p.swept() && slices.ContainsFunc(p.Searches, func(d store.Discovery) bool { return d.Method == methodUnoffered })
 }
 
 // Found is how many repositories the hosts have listed. One counts for each of its

@@ -18,6 +18,7 @@ const (
 	methodCollection = "com.atproto.sync.listReposByCollection"
 	methodAll        = "com.atproto.sync.listRepos"
 	methodNone       = "not followed"
+	methodUnoffered  = "offered by no relay"
 )
 
 // everything is the search of all repositories, which is done once for all
@@ -71,7 +72,6 @@ func (b *Backfill) searchCollection(ctx context.Context, d store.Discovery) erro
 	d.Method = methodCollection
 	err := b.atSomeHost(ctx, d, d.StartedAt)
 	if errors.Is(err, errNotOffered) {
-		b.cfg.Logger.InfoContext(ctx, "no relay lists repositories by collection, all of them will be looked at", "collection", d.Collection)
 		return b.turnTo(ctx, d, methodAll)
 	}
 	return err
@@ -107,7 +107,11 @@ func (b *Backfill) searchEverything(ctx context.Context) error {
 		return err
 	}
 	if d.FinishedAt.IsZero() {
-		if err := b.atSomeHost(ctx, d, since); err != nil {
+		err := b.atSomeHost(ctx, d, since)
+		if errors.Is(err, errNotOffered) { // only what the stream tells of can be found
+			return b.turnTo(ctx, d, methodUnoffered)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -179,7 +183,7 @@ func (b *Backfill) atSomeHost(ctx context.Context, d store.Discovery, since time
 		if host != d.Host {
 			d.Host, d.Cursor, d.Found = host, "", 0 // cursors are a host's own
 		}
-		err := b.list(ctx, &d, since)
+		err := b.unlessLacked(ctx, &d, since)
 		if err == nil || errors.Is(err, store.ErrRestarted) || ctx.Err() != nil {
 			return unlessRestarted(err)
 		}
@@ -190,6 +194,24 @@ func (b *Backfill) atSomeHost(ctx context.Context, d store.Discovery, since time
 		return fmt.Errorf("%s: %w", d.Method, errNotOffered)
 	}
 	return errors.Join(slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, errNotOffered) })...)
+}
+
+// lackedFor is how long a host is not asked again for a method that it does not offer.
+const lackedFor = time.Hour
+
+// unlessLacked lists, unless the host has lately said that it cannot.
+func (b *Backfill) unlessLacked(ctx context.Context, d *store.Discovery, since time.Time) error {
+	key := d.Host + " " + d.Method
+	if at, ok := b.lacked[key]; ok && time.Since(at) < lackedFor {
+		return errNotOffered
+	}
+	delete(b.lacked, key)
+	err := b.list(ctx, d, since)
+	if errors.Is(err, errNotOffered) && !errors.Is(err, errRefused) {
+		b.lacked[key] = time.Now()
+		b.cfg.Logger.InfoContext(ctx, "a relay does not list repositories this way", "host", d.Host, "method", d.Method, "error", err)
+	}
+	return err
 }
 
 // order is the hosts with the one first that a search has come to.
@@ -204,7 +226,7 @@ func (b *Backfill) order(current string) []string {
 // list goes through a host's pages from the search's cursor on. The repositories of a
 // page are asked for before the cursor moves past it.
 func (b *Backfill) list(ctx context.Context, d *store.Discovery, since time.Time) error {
-	b.cfg.Logger.InfoContext(ctx, "searching for repositories", "collection", d.Collection, "host", d.Host, "method", d.Method, "cursor", d.Cursor)
+	b.cfg.Logger.DebugContext(ctx, "searching for repositories", "collection", d.Collection, "host", d.Host, "method", d.Method, "cursor", d.Cursor)
 	for {
 		next, err := b.page(ctx, *d)
 		if errors.Is(err, errRefused) && d.Cursor != "" {
