@@ -66,6 +66,20 @@ bench-read: ## get and list against the bare SQL (bench/README.md)
 bench-resync: ## a repository of a million records fetched whole (bench/README.md)
 	go run ./test/stores --only postgres,redis -- go run ./bench/resync $(ARGS)
 
+.PHONY: bench-verify
+bench-verify: ## commits verified a second and core, against the bare signature and inversion (bench/README.md)
+	go run ./bench/verify $(ARGS)
+
+.PHONY: mutants
+mutants: ## change the code in small ways and see whether the tests notice (docs/mutation.md)
+	go run ./test/stores --only postgres -- go run ./test/mutants -stores $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for a minute
+	@for t in indexer/firehose:FuzzDecode indexer/verify:FuzzCAR indexer/verify:FuzzSignedCommit indexer/verify:FuzzNode indexer/verify:FuzzTree \
+	  indexer/verify:FuzzOp indexer/verify:FuzzHistory indexer/verify:FuzzCommit internal/catalog:FuzzCheck; do \
+	  go test ./$${t%:*} -run xxx -fuzz "^$${t#*:}\$$" -fuzztime 60s || exit 1; done
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

@@ -301,15 +301,24 @@ func TestSync(t *testing.T) {
 	require.Equal(t, verify.Malformed, reasonOf(t, err))
 }
 
+// FuzzCommit holds that whatever is done to the blocks of a signed commit, what is
+// accepted is still that commit.
 func FuzzCommit(f *testing.F) {
 	n := newNetwork(f)
 	_, err := n.world.Commit(n.did, simulate.Create(note, "a", value("a")))
 	require.NoError(f, err)
 	msg := n.last(f)
+	want, err := n.verifier.Commit(f.Context(), msg, all)
+	require.NoError(f, err)
 	f.Add([]byte(msg.Blocks))
 	f.Fuzz(func(t *testing.T, blocks []byte) {
 		altered := *msg
 		altered.Blocks = blocks
-		_, _ = n.verifier.Commit(t.Context(), &altered, all)
+		got, err := n.verifier.Commit(t.Context(), &altered, all)
+		if err != nil {
+			reasonOf(t, err)
+			return
+		}
+		require.Equal(t, want, got)
 	})
 }
