@@ -52,7 +52,7 @@ func (l *line) applyTogether(ctx context.Context, b *batch) error {
 	for _, h := range b.handles {
 		tx.handle(h)
 	}
-	if tx.out.Empty() && len(b.slots) > 0 {
+	if tx.out.Empty() && len(b.slots) > 0 && !l.cursors.overrun(tx.host) {
 		// Only passing traffic: the cursor is saved with the next change, or at the next tick.
 		l.cursors.passed(tx.host, tx.seq)
 		return l.after(ctx, tx, 0)
@@ -74,6 +74,7 @@ func (l *line) states(ctx context.Context, b *batch) (states map[did]*repoState,
 // cursor for the present ones.
 func (l *line) write(ctx context.Context, tx *transaction) error {
 	tx.out.Host, tx.out.Cursor = l.cursors.next(tx.host, tx.seq)
+	tx.out.Overrun = tx.out.Overrun || l.cursors.overrun(tx.out.Host)
 	began := time.Now()
 	err := l.persist(ctx, "applying a batch", func(ctx context.Context) error {
 		return l.Writer.Apply(ctx, tx.out)
@@ -82,8 +83,20 @@ func (l *line) write(ctx context.Context, tx *transaction) error {
 		return err
 	}
 	l.repos.keep(tx.states)
+	if tx.holds != nil {
+		l.holds.of = tx.holds
+	}
+	if tx.out.Overrun {
+		l.overrun(ctx, tx.out.Host)
+	}
 	l.cursors.saved(tx.out.Host, tx.out.Cursor)
 	return l.after(ctx, tx, time.Since(began))
+}
+
+// overrun tells that every repository will be fetched.
+func (l *line) overrun(ctx context.Context, host string) {
+	l.Logger.WarnContext(ctx, "events may have been missed, every repository will be fetched", "host", host)
+	overruns.Inc()
 }
 
 // after does what follows a commit of the transaction.
@@ -106,7 +119,7 @@ func (l *line) persist(ctx context.Context, what string, do func(context.Context
 		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTime)
 		err := do(attempt)
 		cancel()
-		if err == nil || errors.Is(err, store.ErrLockLost) || errors.Is(err, store.ErrRejected) {
+		if err == nil || fatal(ctx, err) || errors.Is(err, store.ErrRejected) {
 			return err
 		}
 		storeRetries.Inc()
@@ -119,6 +132,11 @@ func (l *line) persist(ctx context.Context, what string, do func(context.Context
 	}
 }
 
+// fatal tells the errors that end the line.
+func fatal(ctx context.Context, err error) bool {
+	return err != nil && (errors.Is(err, store.ErrLockLost) || ctx.Err() != nil)
+}
+
 // bury writes an event that PostgreSQL refuses to the dead letters, and leaves its
 // repository to be fetched whole.
 func (l *line) bury(ctx context.Context, s *slot, cause error) error {
@@ -127,14 +145,18 @@ func (l *line) bury(ctx context.Context, s *slot, cause error) error {
 		return err
 	}
 	tx := &transaction{line: l, states: states, host: s.frame.Host, seq: s.outcome.event.Seq}
-	tx.out.DeadLetters = []store.DeadLetter{{
-		Host: s.frame.Host, Seq: s.outcome.event.Seq, DID: s.outcome.did,
-		Stage: stageStore, Class: "rejected", Reason: cause.Error(), Raw: s.frame.Data,
-	}}
+	tx.out.DeadLetters = []store.DeadLetter{rejectedEvent(s, cause)}
 	if s.outcome.did != "" {
-		tx.desynchronize(s.outcome.did, "an event was rejected by the store")
+		tx.desynchronize(s.outcome.did, "an event was rejected by the store", s.outcome.verified.Commit.Rev)
 	}
 	return l.write(ctx, tx)
+}
+
+func rejectedEvent(s *slot, cause error) store.DeadLetter {
+	return store.DeadLetter{
+		Host: s.frame.Host, Seq: s.outcome.event.Seq, DID: s.outcome.did,
+		Stage: stageStore, Class: "rejected", Reason: cause.Error(), Raw: s.frame.Data,
+	}
 }
 
 // release gives the batch's room in the window back.

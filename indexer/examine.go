@@ -47,26 +47,32 @@ func (l *line) examine(ctx context.Context, frame firehose.Frame) outcome {
 		// the changes now, and the frame has all of it.
 		*event.Commit, o.verified.Commit.Ops = comatproto.SyncSubscribeRepos_Commit{}, nil
 	case event.Sync != nil:
-		o.did = l.followed(event.Sync.Did)
-		if o.did != "" {
-			o.synced, err = l.Verifier.Sync(ctx, event.Sync)
-			o.settle(err)
+		if l.concerns(&o, event.Sync.Did) {
+			l.verifySync(ctx, &o)
 		}
 	case event.Identity != nil:
-		o.did = l.followed(event.Identity.Did)
+		l.concerns(&o, event.Identity.Did)
 	case event.Account != nil:
-		o.did = l.followed(event.Account.Did)
+		l.concerns(&o, event.Account.Did)
 	}
 	return o
 }
 
-// followed is the DID if we follow its repository, else empty.
-func (l *line) followed(raw string) syntax.DID {
+// concerns notes whom an event is about, and tells whether we follow the repository.
+// Where we do not, its first commit may be on the way: that shows in order.
+func (l *line) concerns(o *outcome, raw string) bool {
 	did, err := syntax.ParseDID(raw)
-	if err != nil || !l.repos.tracked(did) {
-		return ""
+	if err != nil {
+		return false
 	}
-	return did
+	o.did, o.later = did, !l.repos.tracked(did)
+	return !o.later
+}
+
+func (l *line) verifySync(ctx context.Context, o *outcome) {
+	var err error
+	o.synced, err = l.Verifier.Sync(ctx, o.event.Sync)
+	o.settle(err)
 }
 
 // examineCommit looks at paths first: most of the network's commits concern no
@@ -96,7 +102,11 @@ func (l *line) verifyLate(ctx context.Context, frame firehose.Frame, o *outcome)
 		return
 	}
 	o.event = event
-	l.verify(ctx, frame.Host, o)
+	if event.Commit != nil {
+		l.verify(ctx, frame.Host, o)
+	} else if event.Sync != nil {
+		l.verifySync(ctx, o)
+	}
 }
 
 func (l *line) verify(ctx context.Context, host string, o *outcome) {

@@ -3,7 +3,9 @@
 // stream, many to a transaction that also holds the cursor. Stage 3.
 //
 // Read on in line.go (the flow), examine.go (what happens in parallel), apply.go
-// (what happens in order) and chain.go (whether a commit continues its repository).
+// (what happens in order), chain.go (whether a commit continues its repository),
+// account.go (hosting statuses), and fetch.go and hold.go (what happens while a
+// repository is fetched whole).
 package indexer
 
 import (
@@ -18,6 +20,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"github.com/layers-pub/layers-appview/indexer/firehose"
+	"github.com/layers-pub/layers-appview/indexer/resync"
 	"github.com/layers-pub/layers-appview/indexer/verify"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -35,12 +38,30 @@ type Config struct {
 	// Replays, unless nil, puts dead letters through again while the lock is held.
 	Replays interface{ Run(context.Context) error }
 
+	// Resync fetches the repositories that are desynchronized, and Discovery finds
+	// those that the stream does not tell of. They run while the line does, and end
+	// with ctx; an error of theirs ends it. Without a Resync, a repository that is met
+	// in the middle of its history is followed from there, and marked incomplete.
+	Resync interface {
+		Run(ctx context.Context, line resync.Line) error
+	}
+	Discovery interface {
+		Run(ctx context.Context) error
+	}
+	// Outbox is what the projections have yet to catch up with. While it has more than
+	// OutboxBound rows, no events are taken. Nil does not look at it.
+	Outbox *store.Outbox
+
 	Workers     int           // frames examined at once; they mostly compute, but may wait for an identity
 	Window      int           // frames between the socket and the transaction
 	WindowBytes int64         // bytes of those frames
 	BatchEvents int           // events applied in one transaction, at most
 	BatchBytes  int64         // bytes of record values in one transaction, roughly
 	CursorEvery time.Duration // how often the cursor is saved while nothing else is
+	HeldEvents  int           // events kept for one repository while it is fetched; 2,000 by default
+	HeldBytes   int64         // bytes of the events kept for all of them; 64 MB by default
+	OutboxBound int64         // rows; 1,000,000 by default
+	OutboxEvery time.Duration // how often they are counted; 3 s by default
 }
 
 func (c *Config) setDefaults() {
@@ -50,6 +71,10 @@ func (c *Config) setDefaults() {
 	c.BatchEvents = orDefault(c.BatchEvents, 1000)
 	c.BatchBytes = orDefault(c.BatchBytes, 16<<20)
 	c.CursorEvery = orDefault(c.CursorEvery, time.Second)
+	c.HeldEvents = orDefault(c.HeldEvents, 2000)
+	c.HeldBytes = orDefault(c.HeldBytes, 64<<20)
+	c.OutboxBound = orDefault(c.OutboxBound, 1_000_000)
+	c.OutboxEvery = orDefault(c.OutboxEvery, 3*time.Second)
 }
 
 func orDefault[T int | int64 | time.Duration](v, fallback T) T {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/layers-pub/layers-appview/indexer/firehose"
 )
@@ -18,8 +19,14 @@ type line struct {
 	cursors *cursors
 	handles *handleChecker
 	window  *window
+	holds   *holds
+	gate    *gate
 	slots   chan *slot // in the order of the stream
 	jobs    chan *slot // the same, for whichever worker is free
+	orders  chan order // to be carried out between two batches
+	ended   chan struct{}
+
+	settling *semaphore.Weighted // one repository's held events are in memory at a time
 }
 
 // slot is a frame's place in the order: workers fill in the outcome and close done,
@@ -37,11 +44,20 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 		cursors: newCursors(cfg.Writer),
 		handles: newHandleChecker(cfg.VerifiedHandle, cfg.Logger),
 		window:  newWindow(cfg.Window, cfg.WindowBytes),
-		slots:   make(chan *slot, cfg.Window),
-		jobs:    make(chan *slot, cfg.Window),
+		holds:   newHolds(),
+		gate:    newGate(),
+		orders:  make(chan order),
+		ended:   make(chan struct{}),
+
+		settling: semaphore.NewWeighted(1),
+		slots:    make(chan *slot, cfg.Window),
+		jobs:     make(chan *slot, cfg.Window),
 	}
 	if err := l.repos.loadTracked(ctx); err != nil {
 		return nil, fmt.Errorf("loading the followed repositories: %w", err)
+	}
+	if err := l.recoverFetches(ctx); err != nil {
+		return nil, fmt.Errorf("taking up interrupted fetches: %w", err)
 	}
 	return l, nil
 }
@@ -57,14 +73,32 @@ func (l *line) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return l.handles.run(ctx) })
 	group.Go(func() error { return l.apply(ctx) })
-	if l.Replays != nil {
-		group.Go(func() error { return l.Replays.Run(ctx) })
-	}
+	l.runBeside(ctx, group)
 	return group.Wait()
 }
 
-// emit gives a frame its place. It blocks while the window is full.
+// runBeside starts what is not on the way of an event.
+func (l *line) runBeside(ctx context.Context, group *errgroup.Group) {
+	if l.Resync != nil {
+		group.Go(func() error { return l.Resync.Run(ctx, l) })
+	}
+	if l.Discovery != nil {
+		group.Go(func() error { return l.Discovery.Run(ctx) })
+	}
+	if l.Replays != nil {
+		group.Go(func() error { return l.Replays.Run(ctx) })
+	}
+	if l.Outbox != nil {
+		group.Go(func() error { return l.watchOutbox(ctx) })
+	}
+}
+
+// emit gives a frame its place. It blocks while the window is full, or while the
+// projections are too far behind.
 func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
+	if err := l.gate.wait(ctx); err != nil {
+		return err
+	}
 	if err := l.window.enter(ctx, len(frame.Data)); err != nil {
 		return err
 	}
@@ -103,6 +137,7 @@ func (l *line) resume(ctx context.Context, host string) (int64, bool, error) {
 // apply takes outcomes in order, as many as are ready, and applies them together:
 // under load batches grow, when it is quiet an event waits for nothing.
 func (l *line) apply(ctx context.Context) error {
+	defer close(l.ended)
 	tick := time.NewTicker(l.CursorEvery)
 	defer tick.Stop()
 	for {
@@ -114,6 +149,11 @@ func (l *line) apply(ctx context.Context) error {
 			if !l.cursors.unsaved() {
 				continue
 			}
+		case o := <-l.orders:
+			if err := l.obey(ctx, o); err != nil {
+				return err
+			}
+			continue
 		case h := <-l.handles.checked:
 			b.handles = append(b.handles, h)
 		case s := <-l.slots:
@@ -163,13 +203,17 @@ func (b *batch) add(s *slot) {
 func (b *batch) dids() []syntax.DID {
 	seen := make(map[syntax.DID]struct{}, len(b.slots))
 	var out []syntax.DID
-	for _, s := range b.slots {
-		did := s.outcome.did
-		if _, ok := seen[did]; ok || did == "" {
-			continue
+	add := func(did syntax.DID) {
+		if _, ok := seen[did]; !ok && did != "" {
+			seen[did] = struct{}{}
+			out = append(out, did)
 		}
-		seen[did] = struct{}{}
-		out = append(out, did)
+	}
+	for _, s := range b.slots {
+		add(s.outcome.did)
+	}
+	for _, h := range b.handles {
+		add(h.did)
 	}
 	return out
 }

@@ -29,6 +29,21 @@ var (
 	desynchronized = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "layers_repos_desynchronized_total", Help: "Repositories whose chain broke.",
 	})
+	healed = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "layers_repos_healed_total", Help: "Desynchronized repositories that went on exactly where they had been left.",
+	})
+	fetches = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "layers_repo_fetches_total", Help: "Repositories that were fetched whole, by how it ended.",
+	}, []string{"end"})
+	spilt = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "layers_held_events_spilt_total", Help: "Repositories of which too many events arrived while they were fetched.",
+	})
+	overruns = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "layers_firehose_overruns_total", Help: "Times that events may have been missed, so that every repository is fetched.",
+	})
+	outboxFull = promauto.NewGauge(prometheus.GaugeOpts{
+		Name: "layers_indexer_outbox_full", Help: "1 while no events are taken because the projections are too far behind.",
+	})
 	storeRetries = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "layers_store_retries_total", Help: "Writes to PostgreSQL that failed and were repeated.",
 	})
@@ -49,9 +64,9 @@ var (
 
 // tally counts what a transaction did, to be shown once it has committed.
 type tally struct {
-	events, commits, skipped, replayed, desynchronized int
-	records                                            map[[2]string]int
-	lag                                                time.Duration
+	events, commits, skipped, replayed, desynchronized, held int
+	records                                                  map[[2]string]int
+	lag                                                      time.Duration
 }
 
 func (t *tally) changes(list []store.Change) {
@@ -70,15 +85,21 @@ func (tx *transaction) observe(took time.Duration) {
 	events.WithLabelValues("skipped").Add(float64(t.skipped))
 	events.WithLabelValues("replayed").Add(float64(t.replayed))
 	events.WithLabelValues("desynchronized").Add(float64(t.desynchronized))
-	events.WithLabelValues("other").Add(float64(t.events - t.commits - t.skipped - t.replayed - t.desynchronized))
-	for label, n := range t.records {
-		changes.WithLabelValues(strings.TrimSpace(label[0]), label[1]).Add(float64(n))
-	}
-	for _, letter := range tx.out.DeadLetters {
-		deadLetters.WithLabelValues(letter.Stage).Inc()
-	}
+	events.WithLabelValues("held").Add(float64(t.held))
+	events.WithLabelValues("other").Add(float64(t.events - t.commits - t.skipped - t.replayed - t.desynchronized - t.held))
+	t.count(tx.out.DeadLetters)
 	if t.commits > 0 {
 		cursorLag.Set(t.lag.Seconds())
 	}
 	cursorSeq.Set(float64(tx.out.Cursor))
+}
+
+// count shows the changes, and what went to the dead letters.
+func (t *tally) count(letters []store.DeadLetter) {
+	for label, n := range t.records {
+		changes.WithLabelValues(strings.TrimSpace(label[0]), label[1]).Add(float64(n))
+	}
+	for _, letter := range letters {
+		deadLetters.WithLabelValues(letter.Stage).Inc()
+	}
 }

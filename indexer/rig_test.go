@@ -38,7 +38,10 @@ type rig struct {
 	server *simulate.Server
 	db     *storetest.Database
 	writer *store.Writer
-	stop   func() // ends the line; nil while it does not run
+	stop   func()                // ends the line; nil while it does not run
+	adjust func(*indexer.Config) // nil for the defaults
+
+	fetcher *fetcher // nil without one
 }
 
 func newRig(t *testing.T, world simulate.Config, network simulate.ServerConfig) *rig {
@@ -66,11 +69,15 @@ func (r *rig) indexer() *indexer.Indexer {
 		logger = slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	}
 	identities := directory.New(directory.Config{PLCURL: r.server.URL(), AllowPrivate: true, PDSHosts: []string{r.server.URL()}})
-	return indexer.New(indexer.Config{
+	cfg := indexer.Config{
 		Firehose: firehose.New(firehose.Config{Hosts: []string{r.server.RelayURL()}, Logger: logger, MinBackoff: 10 * time.Millisecond}, nil),
 		Verifier: verify.New(identities), Catalog: c, Writer: r.writer, VerifiedHandle: identities.VerifiedHandle,
 		Logger: logger, CursorEvery: 20 * time.Millisecond,
-	})
+	}
+	if r.adjust != nil {
+		r.adjust(&cfg)
+	}
+	return indexer.New(cfg)
 }
 
 // start runs the line until end.

@@ -14,11 +14,14 @@ import (
 
 // repoState is what a commit is held against.
 type repoState struct {
-	known bool // false for a repository that is not followed yet
-	sync  store.SyncState
-	rev   syntax.TID
-	data  syntax.CID
-	pds   string
+	known    bool // false for a repository that is not followed yet
+	account  store.Account
+	sync     store.SyncState
+	complete bool
+	rev      syntax.TID
+	seen     syntax.TID // the highest rev of a commit that holds, applied or not
+	data     syntax.CID
+	pds      string
 }
 
 const repoCacheSize = 100_000
@@ -89,7 +92,10 @@ func (r *repoStates) load(ctx context.Context, repos []did) (map[did]*repoState,
 	for _, repo := range missing {
 		state := &repoState{}
 		if row, ok := stored[repo]; ok {
-			*state = repoState{known: true, sync: row.Sync, rev: row.Rev, data: row.Data, pds: row.PDS}
+			*state = repoState{
+				known: true, account: row.Account, sync: row.Sync, complete: row.Complete,
+				rev: row.Rev, seen: row.Seen, data: row.Data, pds: row.PDS,
+			}
 		}
 		states[repo] = state
 	}
@@ -111,11 +117,12 @@ type cursors struct {
 	mu      sync.Mutex
 	reached map[string]int64 // applied
 	stored  map[string]int64 // saved
+	fresh   map[string]bool  // hosts that were met without a cursor, until one is saved
 	host    string           // of the last event
 }
 
 func newCursors(writer *store.Writer) *cursors {
-	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}}
+	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}, fresh: map[string]bool{}}
 }
 
 // of is the cursor from which to resume on a host.
@@ -127,10 +134,24 @@ func (c *cursors) of(ctx context.Context, host string) (int64, bool, error) {
 		return seq, true, nil
 	}
 	seq, ok, err := c.writer.Cursor(ctx, host)
-	if err == nil && ok {
+	switch {
+	case err != nil:
+	case ok:
 		c.saved(host, seq)
+	default:
+		c.mu.Lock()
+		c.fresh[host] = true
+		c.mu.Unlock()
 	}
 	return seq, ok, err
+}
+
+// overrun tells whether a host's stream was taken up without a cursor: it may not
+// reach back to where another host's was left.
+func (c *cursors) overrun(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fresh[host]
 }
 
 // next is the cursor that a transaction which reaches seq on host will save: never
@@ -151,6 +172,7 @@ func (c *cursors) saved(host string, seq int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.host, c.reached[host], c.stored[host] = host, seq, seq
+	delete(c.fresh, host)
 }
 
 // passed notes events that changed nothing, so that need no transaction of their own.

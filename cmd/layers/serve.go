@@ -191,6 +191,7 @@ func (p *parts) indexer() *indexer.Indexer {
 		Verifier: verify.New(identities, verify.Lenient(p.cfg.Lenient)),
 		Catalog:  p.catalog,
 		Writer:   writer,
+		Outbox:   store.NewOutbox(p.pool),
 		Replays: replay.New(replay.Config{
 			Catalog: p.catalog, Letters: store.NewDeadLetters(p.pool), Apply: writer.Apply, Logger: p.logger,
 			Resync: func(ctx context.Context, did syntax.DID, reason string) error {

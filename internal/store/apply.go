@@ -300,6 +300,7 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 // eighth less of the server's time for each row.
 func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	batch := &pgx.Batch{}
+	e.writeOverrun(batch)
 	e.writeRepos(batch)
 	e.writeResyncs(batch)
 	e.writeHeld(batch)

@@ -16,6 +16,7 @@ type Held struct {
 	DID   syntax.DID
 	Host  string
 	Seq   int64
+	Rev   syntax.TID // of the commit, if it holds
 	Frame []byte
 }
 
@@ -23,11 +24,29 @@ type Held struct {
 // 0 for all, in the order in which they came.
 func (w *Writer) HeldEvents(ctx context.Context, did syntax.DID, after int64) ([]Held, error) {
 	events, err := collect(ctx, w.pool, pgx.RowToStructByPos[Held],
-		"SELECT id, did, host, seq, frame FROM held_events WHERE did = $1 AND id > $2 ORDER BY id", planned, did, after)
+		"SELECT id, did, host, seq, rev, frame FROM held_events WHERE did = $1 AND id > $2 ORDER BY id", planned, did, after)
 	if err != nil {
 		return nil, fmt.Errorf("read the events held for %s: %w", did, err)
 	}
 	return events, nil
+}
+
+// HeldRevs returns the highest rev of the events held for each repository.
+func (w *Writer) HeldRevs(ctx context.Context) (map[syntax.DID]syntax.TID, error) {
+	revs := map[syntax.DID]syntax.TID{}
+	rows, err := w.pool.Query(ctx, "SELECT did, max(rev) FROM held_events GROUP BY did")
+	if err == nil {
+		var did syntax.DID
+		var rev syntax.TID
+		_, err = pgx.ForEachRow(rows, []any{&did, &rev}, func() error {
+			revs[did] = rev
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the revs of held events: %w", ended(ctx, err))
+	}
+	return revs, nil
 }
 
 // writeHeld drops events; new ones come by COPY, see [copyHeld].
@@ -38,10 +57,10 @@ func (e *effect) writeHeld(batch *pgx.Batch) {
 }
 
 func copyHeld(ctx context.Context, tx pgx.Tx, events []Held) error {
-	columns := []string{"did", "host", "seq", "frame"}
+	columns := []string{"did", "host", "seq", "rev", "frame"}
 	return copyTo(ctx, tx, "held_events", columns, len(events), func(i int, values []any) ([]any, error) {
 		h := &events[i]
-		return append(values, string(h.DID), h.Host, h.Seq, h.Frame), nil
+		return append(values, string(h.DID), h.Host, h.Seq, string(h.Rev), h.Frame), nil
 	})
 }
 

@@ -185,3 +185,15 @@ func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error)
 	d.Oldest = time.Duration(max(seconds, 0) * float64(time.Second))
 	return d, nil
 }
+
+// Exceeds tells whether all projections together have more than a number of rows to
+// catch up with. It costs little as long as the outbox is small.
+func (o *Outbox) Exceeds(ctx context.Context, rows int64) (exceeds bool, err error) {
+	err = o.pool.QueryRow(ctx, `
+		SELECT CASE WHEN (SELECT max(id) FROM outbox) - (SELECT min(id) FROM outbox) < $1 THEN false
+			ELSE EXISTS (SELECT FROM outbox OFFSET $1 LIMIT 1) END`, planned, rows).Scan(&exceeds)
+	if err != nil {
+		return false, fmt.Errorf("count the rows of the outbox: %w", ended(ctx, err))
+	}
+	return exceeds, nil
+}

@@ -166,6 +166,15 @@ func (r *Resyncs) Remove(ctx context.Context, did syntax.DID) error {
 	return nil
 }
 
+// writeOverrun comes before the batch's own repositories: of those that it adds,
+// nothing was missed.
+func (e *effect) writeOverrun(batch *pgx.Batch) {
+	if e.batch.Overrun {
+		batch.Queue(addAllResyncs, "events of the stream were missed")
+		batch.Queue(restartDiscoveries)
+	}
+}
+
 // writeResyncs keeps the list in step with the repositories of the batch.
 func (e *effect) writeResyncs(batch *pgx.Batch) {
 	if len(e.broken) > 0 {
@@ -184,10 +193,6 @@ func (e *effect) writeResyncs(batch *pgx.Batch) {
 	}
 	if len(e.mended) > 0 {
 		batch.Queue("DELETE FROM resyncs WHERE did = ANY ($1::text[]) AND NOT asked", e.mended)
-	}
-	if e.batch.Overrun {
-		batch.Queue(addAllResyncs, "events of the stream were missed")
-		batch.Queue(restartDiscoveries)
 	}
 	if len(e.batch.Wanted) > 0 {
 		batch.Queue(addResyncs, wantedColumns(e.batch.Wanted)...)

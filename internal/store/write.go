@@ -53,8 +53,8 @@ type Batch struct {
 	DropHeld []syntax.DID
 	// Wanted are repositories that are to be fetched, see [Resyncs.Add].
 	Wanted []Wanted
-	// Overrun says that events may have been missed: every followed repository is
-	// to be fetched, and every search for repositories starts anew.
+	// Overrun says that events may have been missed: every repository that was
+	// followed before is to be fetched, and every search for repositories starts anew.
 	Overrun bool
 	// Purge removes what is left of repositories of deleted accounts whose records
 	// are gone. A tombstone stays, which an older #account event does not undo.

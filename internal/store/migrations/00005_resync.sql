@@ -36,6 +36,7 @@ CREATE TABLE held_events (
 	seq   bigint NOT NULL,
 	did   text COLLATE "C" NOT NULL,
 	host  text COLLATE "C" NOT NULL,
+	rev   text COLLATE "C" NOT NULL,
 	frame bytea NOT NULL
 );
 CREATE INDEX held_events_did ON held_events (did, id);
