@@ -103,6 +103,9 @@ func (ix *Indexer) Behind() bool {
 	return w != nil && w.crowded()
 }
 
+// standbyWait lies between a loss of the lock and the next try.
+const standbyWait = 200 * time.Millisecond
+
 // Run indexes until ctx ends. While another indexer holds the database it waits as
 // standby; it takes over when that one's connection dies, and becomes standby
 // again where it loses its own.
@@ -114,6 +117,11 @@ func (ix *Indexer) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the end was asked for
 		case errors.Is(err, store.ErrLockLost):
 			ix.cfg.Logger.WarnContext(ctx, "lost the writer's lock, waiting as standby", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(standbyWait):
+			}
 		default:
 			return err
 		}
@@ -125,8 +133,8 @@ func (ix *Indexer) lead(ctx context.Context) error {
 	ix.cfg.Logger.InfoContext(ctx, "waiting for the writer's lock")
 	leading.Set(0)
 	release, lost, err := ix.cfg.Writer.Lock(ctx)
-	if err != nil {
-		return fmt.Errorf("taking the writer's lock: %w", err)
+	if err != nil { // the connection was lost after it was taken: another try is due
+		return fmt.Errorf("taking the writer's lock: %w: %w", store.ErrLockLost, err)
 	}
 	defer release()
 	leading.Set(1)
@@ -143,12 +151,11 @@ func (ix *Indexer) lead(ctx context.Context) error {
 		}
 	}()
 	line, err := newLine(ctx, ix.cfg)
-	if err != nil {
-		return err
+	if err == nil {
+		ix.window.Store(line.window)
+		defer ix.window.Store(nil)
+		err = line.run(ctx)
 	}
-	ix.window.Store(line.window)
-	defer ix.window.Store(nil)
-	err = line.run(ctx)
 	if cause := context.Cause(ctx); errors.Is(cause, store.ErrLockLost) {
 		return cause
 	}

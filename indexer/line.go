@@ -53,7 +53,7 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 		slots:    make(chan *slot, cfg.Window),
 		jobs:     make(chan *slot, cfg.Window),
 	}
-	if err := l.repos.loadTracked(ctx); err != nil {
+	if err := l.persist(ctx, "loading the followed repositories", l.repos.loadTracked); err != nil {
 		return nil, fmt.Errorf("loading the followed repositories: %w", err)
 	}
 	if err := l.recoverFetches(ctx); err != nil {

@@ -25,6 +25,7 @@ type config struct {
 
 	Relays       []string
 	RelayQuiet   time.Duration
+	RelayMaxWait time.Duration
 	PLCURL       string
 	AllowPrivate bool
 	Lenient      bool
@@ -101,6 +102,7 @@ func followFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryFollow, "relay-url", "LAYERS_RELAY_URL", "wss://bsky.network", "relay or PDS to subscribe to; several, comma-separated, are failed over"),
 		&cli.DurationFlag{Name: "relay-quiet", Category: categoryFollow, Value: 2 * time.Minute, Sources: cli.EnvVars("LAYERS_RELAY_QUIET"), Usage: "after this long without an event the relay is asked whether it has some"},
+		&cli.DurationFlag{Name: "relay-max-wait", Category: categoryFollow, Value: 30 * time.Second, Sources: cli.EnvVars("LAYERS_RELAY_MAX_WAIT"), Usage: "longest wait before a connection to the relay that was lost is taken up again"},
 		&cli.BoolFlag{Name: "lenient", Category: categoryFollow, Sources: cli.EnvVars("LAYERS_LENIENT"), Usage: "take commits of hosts that do not say what they changed (no prevData): changes that such a host leaves out go unnoticed"},
 	}
 }
@@ -165,6 +167,7 @@ func readConfig(command *cli.Command) (config, error) {
 		Proxies:       r.prefixes("trusted-proxies"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
+		RelayMaxWait:  command.Duration("relay-max-wait"),
 		PLCURL:        strings.TrimSuffix(r.url("plc-url", "http", "https"), "/"),
 		AllowPrivate:  command.Bool("allow-private-hosts"),
 		Lenient:       command.Bool("lenient"),

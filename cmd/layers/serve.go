@@ -187,7 +187,7 @@ func (p *parts) indexer() *indexer.Indexer {
 	identities := p.directory()
 	writer := store.NewWriter(p.pool, p.routes(), p.logger)
 	return indexer.New(indexer.Config{
-		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, UserAgent: userAgent(), Logger: p.logger}, nil),
+		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, MaxBackoff: p.cfg.RelayMaxWait, UserAgent: userAgent(), Logger: p.logger}, nil),
 		Verifier: verify.New(identities, verify.Lenient(p.cfg.Lenient)),
 		Catalog:  p.catalog,
 		Writer:   writer,

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	accounts = 30
-	commits  = 2500
+	accounts = 24
+	commits  = 1600
 )
 
 // written is a history that ended before anybody reads it: the stream that faults
@@ -64,7 +64,7 @@ func survives(t *testing.T, faults ...fault.Fault) {
 // TestStreamFaults puts each fault alone into the stream.
 func TestStreamFaults(t *testing.T) {
 	h := history()
-	rare := fault.OneIn(60, "rare", h.until)
+	rare := fault.OneIn(40, "rare", h.until)
 	some := fault.OneIn(12, "some", h.until)
 	first := h.until / 3
 	garbage := bytes.Repeat([]byte{0xde, 0xad}, 1500)
@@ -105,6 +105,9 @@ func TestStreamFaults(t *testing.T) {
 		faults = append(append(faults, breaking...), fault.WrongFields(rare)...)
 	}
 	for _, f := range faults {
-		t.Run(f.Name(), func(t *testing.T) { survives(t, f) })
+		t.Run(f.Name(), func(t *testing.T) {
+			t.Parallel()
+			survives(t, f)
+		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +58,7 @@ func Launch(t *testing.T, env []string, name string, args ...string) *Process {
 	return p
 }
 
+// Alive tells whether the process has not ended.
 func (p *Process) Alive() bool {
 	select {
 	case <-p.Ended:
@@ -75,13 +77,37 @@ func (p *Process) Failure() string {
 // It fails the test if the process was not alive to be killed.
 func (p *Process) Kill() {
 	p.t.Helper()
-	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGKILL), "%s was to be killed, but has ended before", p.Name)
-	<-p.Ended
+	require.NoError(p.t, p.Strike(), "%s was to be killed, but has ended before", p.Name)
+	p.Killed()
+}
+
+// Strike sends the signal of Kill and returns; it may be called from any goroutine.
+func (p *Process) Strike() error { return p.cmd.Process.Signal(syscall.SIGKILL) }
+
+// Killed waits until the process has ended, and requires that it was killed.
+func (p *Process) Killed() {
+	p.t.Helper()
+	p.Wait(Patience)
 	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	require.True(p.t, ok)
 	require.True(p.t, status.Signaled() && status.Signal() == syscall.SIGKILL,
 		"%s was to be killed, but ended by itself: %s", p.Name, p.Failure())
 	p.meant = true
+}
+
+// Memory is how much of the machine's memory the process has had at most, in bytes.
+func (p *Process) Memory() int64 {
+	p.t.Helper()
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	require.NoError(p.t, err)
+	for line := range strings.Lines(string(content)) {
+		var kilobytes int64
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kilobytes); err == nil {
+			return kilobytes << 10
+		}
+	}
+	p.t.Fatal("/proc has no VmHWM")
+	return 0
 }
 
 // Stop asks the process to end and requires that it does so cleanly.
@@ -110,6 +136,7 @@ func (p *Process) Output() string {
 	return string(content)
 }
 
+// Tail is the end of the output, so many bytes at most.
 func (p *Process) Tail(most int) string {
 	content, err := os.ReadFile(p.log)
 	if err != nil {

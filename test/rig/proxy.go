@@ -177,19 +177,27 @@ func (p *Proxy) Restore() {
 type Trigger struct {
 	way     Direction
 	pattern []byte
-	act     func()
-	once    sync.Once
-	Fired   chan struct{} // closed when they have
+	left    atomic.Int64 // how often they have yet to come by
+	act     func() (pass bool)
+	Fired   chan struct{} // closed when it has acted
 }
 
-// On calls act once, when the pattern comes by for the first time; the bytes do not
-// go on before it has returned.
-func (p *Proxy) On(way Direction, pattern string, act func()) *Trigger {
+// On calls act once, when the pattern comes by for the nth time. The traffic that it is
+// in waits for act, and goes on only if that says so.
+func (p *Proxy) On(way Direction, pattern string, nth int64, act func() (pass bool)) *Trigger {
 	t := &Trigger{way: way, pattern: []byte(pattern), act: act, Fired: make(chan struct{})}
+	t.left.Store(nth)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.triggers = append(p.triggers, t)
 	return t
+}
+
+// Forget takes a trigger away that has not fired.
+func (p *Proxy) Forget(t *Trigger) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.triggers = slices.DeleteFunc(p.triggers, func(other *Trigger) bool { return other == t })
 }
 
 func (p *Proxy) watching(way Direction) []*Trigger {
@@ -248,8 +256,12 @@ func (l *link) carry(to, from net.Conn, way Direction) {
 	for {
 		n, err := from.Read(room)
 		if n > 0 {
-			tail = l.watch(append(tail, room[:n]...), way)
-			l.pass(pieces, bytes.Clone(room[:n]), way)
+			rest, pass := l.watch(append(tail, room[:n]...), way)
+			if tail = rest; pass {
+				l.pass(pieces, bytes.Clone(room[:n]), way)
+			} else {
+				l.proxy.Lost.Add(1)
+			}
 		}
 		if err != nil {
 			return
@@ -274,18 +286,18 @@ func (l *link) pass(pieces chan<- piece, data []byte, way Direction) {
 	pieces <- piece{data: data, due: time.Now().Add(delay)}
 }
 
-// watch looks for what triggers wait for, and returns the end of the traffic, which
-// may be a pattern's beginning.
-func (l *link) watch(traffic []byte, way Direction) []byte {
-	longest := 0
+// watch looks for what triggers wait for. It returns the end of the traffic, which may
+// be a pattern's beginning, and whether the traffic may pass.
+func (l *link) watch(traffic []byte, way Direction) (tail []byte, pass bool) {
+	longest, pass := 0, true
 	for _, t := range l.proxy.watching(way) {
 		longest = max(longest, len(t.pattern)-1)
-		if bytes.Contains(traffic, t.pattern) {
-			t.once.Do(func() {
-				t.act()
+		if found := int64(bytes.Count(traffic, t.pattern)); found > 0 {
+			if left := t.left.Add(-found); left <= 0 && left+found > 0 {
+				pass = t.act() && pass
 				close(t.Fired)
-			})
+			}
 		}
 	}
-	return bytes.Clone(traffic[max(0, len(traffic)-longest):])
+	return bytes.Clone(traffic[max(0, len(traffic)-longest):]), pass
 }

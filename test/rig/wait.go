@@ -10,6 +10,7 @@ import (
 // assertion depends on how long that takes.
 const Patience = 3 * time.Minute
 
+// PollEvery is how often a condition is looked at.
 const PollEvery = 25 * time.Millisecond
 
 // Eventually polls until the condition holds. The condition says how far it is, for

@@ -131,7 +131,7 @@ func Resigned(car []byte, sign func(unsigned []byte) []byte) (resigned, head []b
 	}
 	was := slices.Clone(s.cid)
 	sum := sha256.Sum256(encoded.Bytes())
-	s.cid = append(was[:4:4], sum[:]...)
+	copy(s.cid[4:], sum[:])
 	s.block = encoded.Bytes()
 	a.header = bytes.Replace(a.header, was, s.cid, 1)
 	return a.bytes(), s.cid

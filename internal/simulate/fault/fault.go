@@ -63,6 +63,8 @@ func (n *Network) Add(faults ...Fault) {
 	defer n.mu.Unlock()
 	for _, f := range faults {
 		switch f := f.(type) {
+		case *Gate:
+			n.streams = append(n.streams, f.Stream)
 		case *Stream:
 			n.streams = append(n.streams, f)
 		case *HTTP:

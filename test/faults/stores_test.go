@@ -1,0 +1,123 @@
+package faults
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/internal/simulate/fault"
+	"github.com/layers-pub/layers-appview/test/rig"
+)
+
+// mostMemory is what an indexer's pod has.
+const mostMemory = 512 << 20
+
+// TestSlowStores (G9) has each store take five seconds for each answer, while the
+// stream has more to give than the indexer may hold. It stops reading, and its memory
+// stays within its pod's. When the stores are themselves again, it goes on.
+func TestSlowStores(t *testing.T) {
+	w := heavy(t)
+	a := &author{World: w, t: t, dice: rand.New(rand.NewPCG(1, 1))}
+	l := newLab(t, a, rig.OpenStores(t))
+	gate := fault.NewGate()
+	l.network.Add(gate)
+	last := w.LastSeq()
+	gate.Open(last / 10)
+	ix := l.Indexer()
+	l.Reach(last/10, ix)
+	proxies := map[string]*rig.Proxy{"PostgreSQL": l.Proxies.Postgres, "Redis": l.Proxies.Redis,
+		"Elasticsearch": l.Proxies.Elasticsearch, "Neo4j": l.Proxies.Neo4j}
+	rig.Eventually(t, "all projections to be at work", func() (bool, string) {
+		var targets int
+		err := l.Database.QueryRow(t.Context(), "SELECT count(DISTINCT target) FROM outbox").Scan(&targets)
+		require.NoError(t, err)
+		return targets == 3, fmt.Sprintf("%d are", targets)
+	}, ix)
+	for _, p := range proxies {
+		p.Delay(5 * time.Second)
+	}
+	gate.Open(last)
+	steady := 0
+	for before := int64(-1); steady < 10; time.Sleep(time.Second) {
+		require.True(t, ix.Alive(), "the indexer has ended: %s", ix.Failure)
+		require.Less(t, ix.Memory(), int64(mostMemory))
+		if sent := gate.Latest(); sent == before {
+			steady++
+		} else {
+			steady, before = 0, sent
+		}
+	}
+	require.Less(t, gate.Latest(), last, "the socket was to be left unread")
+	t.Logf("at rest with %d of %d events sent, %d applied, %d MiB", gate.Latest(), last, l.Cursor(), ix.Memory()>>20)
+	for name, p := range proxies {
+		require.Positive(t, p.Delayed.Load(), "%s was never slow", name)
+		t.Logf("%s: %d answers came late", name, p.Delayed.Load())
+		p.Restore()
+	}
+	l.Reach(last, ix)
+	require.Less(t, ix.Memory(), int64(mostMemory))
+	t.Logf("the indexer had %d MiB at most", ix.Memory()>>20)
+	ix.Kill()
+}
+
+// heavy is a stream of large commits.
+func heavy(t *testing.T) *simulate.World {
+	t.Helper()
+	w, err := simulate.NewWorld(simulate.Config{Seed: 21, Dir: t.TempDir()})
+	require.NoError(t, err)
+	g, err := simulate.NewGenerator(w, simulate.Script{Authors: 8, PerCommit: 50, Records: long(80_000, 400_000)})
+	require.NoError(t, err)
+	defer g.Stop()
+	require.NoError(t, g.Run(t.Context(), 0))
+	return w
+}
+
+// TestStoreConnections (G1, G9) does to PostgreSQL's connections, one after another,
+// what networks do, in the middle of the stream.
+func TestStoreConnections(t *testing.T) {
+	a := newAuthor(t, seeded(t), simulate.Config{KeepDeleted: true})
+	for range 10 {
+		a.account()
+	}
+	a.play(1500)
+	a.close()
+	l := newLab(t, a, rig.OpenQueues(t), streamAlone)
+	gate := fault.NewGate()
+	l.network.Add(gate)
+	ix := l.Indexer("--no-workers")
+	database, last, part := l.Proxies.Postgres, a.LastSeq(), a.LastSeq()/6
+	gate.Open(part)
+	l.Reach(part, ix)
+
+	for range 3 { // connections are reset, and can be made anew at once
+		before := database.Severed.Load()
+		gate.Open(gate.Latest() + part/3)
+		database.Reset()
+		require.Greater(t, database.Severed.Load(), before)
+	}
+	l.Reach(gate.Latest(), ix)
+	l.prefix("after resets")
+
+	for i, way := range []rig.Direction{rig.ToStore, rig.FromStore} { // one way stands still
+		before := database.Held.Load()
+		database.Hold(way)
+		gate.Open(part * int64(3+i))
+		rig.Eventually(t, "traffic to be held", func() (bool, string) { return database.Held.Load() > before, "none is" }, ix)
+		database.Restore()
+		l.Reach(part*int64(3+i), ix)
+		l.prefix("after one way stood still")
+	}
+
+	database.Cut()
+	gate.Open(part * 5)
+	rig.Eventually(t, "connections to be refused", func() (bool, string) { return database.Refused.Load() > 3, "not yet" }, ix)
+	database.Restore()
+	l.Reach(part*5, ix)
+	gate.Open(last)
+	l.equal(ix)
+	ix.Stop()
+}
