@@ -318,3 +318,24 @@ func TestDepthTellsHowLongTheOldestHasWaited(t *testing.T) {
 	require.EqualValues(t, 2, d.Rows)
 	require.GreaterOrEqual(t, d.Oldest, time.Hour)
 }
+
+func TestExceedsCountsAllProjectionsTogether(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	exceeds := func(rows int64) bool {
+		yes, err := w.outbox.Exceeds(t.Context(), rows)
+		require.NoError(t, err)
+		return yes
+	}
+	require.False(t, exceeds(0))
+	w.apply(put(key(alice, expressions, "one"), 1), put(key(alice, expressions, "two"), 1)) // two rows each
+	require.True(t, exceeds(0))
+	require.True(t, exceeds(3))
+	require.False(t, exceeds(4))
+	rows, err := w.outbox.Claim(t.Context(), record.Search, 2, time.Minute)
+	require.NoError(t, err)
+	require.True(t, exceeds(3), "what is under way counts")
+	require.NoError(t, w.outbox.Done(t.Context(), record.Search, rows))
+	require.False(t, exceeds(2))
+	require.True(t, exceeds(1))
+}
