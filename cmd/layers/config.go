@@ -26,6 +26,7 @@ type config struct {
 	Relays       []string
 	RelayQuiet   time.Duration
 	RelayMaxWait time.Duration
+	Backfill     bool
 	PLCURL       string
 	AllowPrivate bool
 	Lenient      bool
@@ -107,6 +108,12 @@ func followFlags() []cli.Flag {
 	}
 }
 
+func backfillFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolWithInverseFlag{Name: "backfill", Category: categoryFollow, Value: true, Sources: cli.EnvVars("LAYERS_BACKFILL"), Usage: "find and fetch the repositories that the stream does not tell of"},
+	}
+}
+
 func networkFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryFollow, "plc-url", "LAYERS_PLC_URL", "https://plc.directory", "directory of did:plc identities"),
@@ -168,6 +175,7 @@ func readConfig(command *cli.Command) (config, error) {
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
 		RelayMaxWait:  command.Duration("relay-max-wait"),
+		Backfill:      command.Bool("backfill"),
 		PLCURL:        strings.TrimSuffix(r.url("plc-url", "http", "https"), "/"),
 		AllowPrivate:  command.Bool("allow-private-hosts"),
 		Lenient:       command.Bool("lenient"),

@@ -84,7 +84,7 @@ func indexerCommand() *cli.Command {
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
 		Flags: slices.Concat(followFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
-			[]cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+			backfillFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
