@@ -66,14 +66,23 @@ func (tx *transaction) notice(ctx context.Context, host, name string) {
 	}
 }
 
-const outdatedCursor = "OutdatedCursor"
+// What a host says of our cursor: in an #info that events since it are gone, in an
+// error frame that it lies ahead of all events.
+const (
+	outdatedCursor = "OutdatedCursor"
+	futureCursor   = "FutureCursor"
+)
 
 // failure tells an error frame, after which the host closes the stream and we
-// connect anew, from an error of our own.
+// connect anew, from an error of our own. A host that has lost its sequence counts as
+// one that does not have the events since our cursor.
 func (tx *transaction) failure(ctx context.Context, host string, err error) error {
 	var ended *firehose.StreamError
 	if errors.As(err, &ended) {
 		tx.line.Logger.ErrorContext(ctx, "the host ended the stream", "host", host, "name", ended.Name, "message", ended.Message)
+		if ended.Name == futureCursor && tx.line.cursors.ahead(host) {
+			tx.out.Overrun = true
+		}
 		return nil
 	}
 	return fmt.Errorf("examining an event of %s: %w", host, err)

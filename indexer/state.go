@@ -118,11 +118,12 @@ type cursors struct {
 	reached map[string]int64 // applied
 	stored  map[string]int64 // saved
 	fresh   map[string]bool  // hosts that were met without a cursor, until one is saved
+	refused map[string]int   // times in a row that a host said that our cursor is ahead of it
 	host    string           // of the last event
 }
 
 func newCursors(writer *store.Writer) *cursors {
-	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}, fresh: map[string]bool{}}
+	return &cursors{writer: writer, reached: map[string]int64{}, stored: map[string]int64{}, fresh: map[string]bool{}, refused: map[string]int{}}
 }
 
 // of is the cursor from which to resume on a host.
@@ -154,6 +155,24 @@ func (c *cursors) overrun(host string) bool {
 	return c.fresh[host]
 }
 
+// futureRefusals are how often in a row a host has to say that our cursor is ahead of
+// it, before it is believed to have begun a new sequence: one of several machines
+// behind an address may only be late.
+const futureRefusals = 3
+
+// ahead notes that a host said so, and tells whether its sequence is a new one, which
+// is then followed from its beginning.
+func (c *cursors) ahead(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused[host]++; c.refused[host] < futureRefusals {
+		return false
+	}
+	delete(c.refused, host)
+	c.reached[host] = 0
+	return true
+}
+
 // next is the cursor that a transaction which reaches seq on host will save: never
 // lower than before, so that an event out of order does not move it back.
 func (c *cursors) next(host string, seq int64) (string, int64) {
@@ -171,6 +190,9 @@ func (c *cursors) saved(host string, seq int64) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if seq > c.stored[host] {
+		delete(c.refused, host)
+	}
 	c.host, c.reached[host], c.stored[host] = host, seq, seq
 	delete(c.fresh, host)
 }

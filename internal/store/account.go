@@ -19,9 +19,10 @@ type Account struct {
 
 // Overtaken tells whether an #account event says nothing new: it is a replay, or
 // older than what another host has said since. Sequence numbers order the events of
-// one host; times those of different hosts, where both are known.
+// one host, unless it has begun a new sequence; times those of different hosts and
+// sequences, where both are known.
 func (a *Account) Overtaken(host string, seq int64, at time.Time) bool {
-	if host == a.host {
+	if host == a.host && (seq > a.seq || a.time == nil || at.IsZero()) {
 		return seq <= a.seq
 	}
 	return a.time != nil && !at.IsZero() && !at.After(*a.time)

@@ -197,6 +197,8 @@ func TestAnAccountEventOfAnotherHostCountsByItsTime(t *testing.T) {
 	require.Equal(t, "takendown", w.repo(alice).Status, "a replay of the first host")
 	event("b.test", 7, 3, "active")
 	require.Equal(t, "active", w.repo(alice).Status, "a host is believed about its own order, whatever its clock says")
+	event("b.test", 1, 40, "suspended")
+	require.Equal(t, "suspended", w.repo(alice).Status, "a host that has begun a new sequence")
 }
 
 func TestAHandleBelongsToWhoWasLastSeenWithIt(t *testing.T) {
