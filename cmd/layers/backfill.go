@@ -17,6 +17,28 @@ import (
 	"github.com/layers-pub/layers-appview/internal/store"
 )
 
+// discovery finds repositories that the stream does not tell of. It is nil where that
+// is switched off.
+func (p *parts) discovery() interface{ Run(context.Context) error } {
+	if !p.cfg.Backfill {
+		return nil
+	}
+	cfg := backfill.Config{
+		Hosts: httpHosts(p.cfg.Relays), Resyncs: store.NewResyncs(p.pool), UserAgent: userAgent(), Logger: p.logger,
+	}
+	for _, collection := range p.catalog.Collections() {
+		cfg.Collections = append(cfg.Collections, collection.NSID)
+	}
+	for _, name := range p.cfg.Foreign {
+		if strings.HasSuffix(name, "*") {
+			cfg.Patterns = append(cfg.Patterns, name)
+		} else if !slices.Contains(cfg.Collections, syntax.NSID(name)) {
+			cfg.Collections = append(cfg.Collections, syntax.NSID(name))
+		}
+	}
+	return backfill.New(cfg)
+}
+
 // errUnoffered is what a search comes to where there is only a stream.
 var errUnoffered = errors.New("no relay lists repositories: only those that the stream tells of can be found, or those that --repo names")
 

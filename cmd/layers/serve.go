@@ -199,6 +199,7 @@ func (p *parts) indexer() *indexer.Indexer {
 				return err
 			},
 		}),
+		Discovery:      p.discovery(),
 		VerifiedHandle: identities.VerifiedHandle,
 		Logger:         p.logger,
 	})
