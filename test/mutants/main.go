@@ -53,8 +53,9 @@ func main() {
 	limit := flag.Duration("timeout", 3*time.Minute, "of one run of tests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *only, *stores, *limit); err != nil {
+	err := run(ctx, *only, *stores, *limit)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
@@ -108,7 +109,7 @@ func (m mutant) try(ctx context.Context, dir string, limit time.Duration) (v ver
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	args := []string{"test", "-overlay=" + overlay, "-vet=off", "-count=1", "-failfast"}
+	args := []string{"test", "-overlay=" + overlay, "-vet=off", "-ldflags=-s -w", "-count=1", "-failfast"}
 	if m.run != "" {
 		args = append(args, "-run", m.run)
 	}
