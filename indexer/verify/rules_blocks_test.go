@@ -156,7 +156,11 @@ func nodeRules() map[string]rule {
 			only(node(ptr(below(mid)), entry(mid, nil)), below(mid)),
 			only(node(nil, entry(mid, ptr(below(mid)))), below(mid)), verify.Tree,
 		},
-		"there is nothing below height 0":    {plain, only(node(ptr(leaf), entry(low1, nil)), leaf), verify.Tree},
+		"a left subtree's keys come before": {
+			only(node(ptr(below(mid)), entry(mid, nil)), below(mid)),
+			only(node(ptr(above(mid)), entry(mid, nil)), above(mid)), verify.Tree,
+		},
+		"there is nothing below height 0":    {plain, only(node(ptr(leaf), entry(low1, nil))), verify.Tree},
 		"a node is not empty":                {only(node(ptr(below(mid)), entry(mid, nil)), below(mid)), only(node(ptr(node(nil)), entry(mid, nil)), node(nil)), verify.Tree},
 		"a root has keys":                    {plain, only(node(ptr(leaf)), leaf), verify.Tree},
 		"a node is canonical DAG-CBOR":       {plain, only(dagCBOR(append(bytes.Clone(leaf.data), 0))), verify.Tree},
@@ -170,6 +174,15 @@ func nodeRules() map[string]rule {
 func below(key string) block {
 	for n := 0; ; n++ {
 		if low := keyAt(0, n); low < key {
+			return node(nil, entry(low, nil))
+		}
+	}
+}
+
+// above is the same, of a key that sorts after.
+func above(key string) block {
+	for n := 0; ; n++ {
+		if low := keyAt(0, n); low > key {
 			return node(nil, entry(low, nil))
 		}
 	}

@@ -175,32 +175,36 @@ func TestRebindingGainsNothing(t *testing.T) {
 // goes to the real transport.
 type redirector struct {
 	http.RoundTripper
-	to string
+	to   string
+	hops *int
 }
 
 func (r redirector) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.URL.Hostname() != "public.example.com" {
 		return r.RoundTripper.RoundTrip(request)
 	}
+	*r.hops++
 	return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {r.to}}, Body: http.NoBody, Request: request}, nil
 }
 
 func TestRedirectsAreHeldToTheSame(t *testing.T) {
 	t.Parallel()
 	listener, port := victim(t, "127.0.0.1", answerOK)
-	inside := "http://127.0.0.1:" + port
-	guarded := newClient(redirector{newTransport(guard{}.dialer().DialContext), inside})
+	inside, hops := "http://127.0.0.1:"+port, 0
+	guarded := newClient(redirector{newTransport(guard{}.dialer().DialContext), inside, &hops})
 	require.ErrorIs(t, ask(t, guarded, "http://public.example.com/"), ErrForbiddenHost)
 	require.Zero(t, listener.accepted.Load())
 
-	open := newClient(redirector{Transport(true), inside})
+	open := newClient(redirector{Transport(true), inside, &hops})
 	require.ErrorContains(t, ask(t, open, "https://public.example.com/"), "redirect from https to http")
 	require.Zero(t, listener.accepted.Load())
 	require.NoError(t, ask(t, open, "http://public.example.com/"))
 	require.EqualValues(t, 1, listener.accepted.Load())
 
-	loop := newClient(redirector{Transport(true), "https://public.example.com/"})
+	hops = 0
+	loop := newClient(redirector{Transport(true), "https://public.example.com/", &hops})
 	require.ErrorContains(t, ask(t, loop, "https://public.example.com/"), "more than 5 redirects")
+	require.Equal(t, 1+maxRedirects, hops)
 }
 
 func TestAddresses(t *testing.T) {
