@@ -30,8 +30,12 @@ type config struct {
 	PLCURL       string
 	AllowPrivate bool
 	Lenient      bool
-	LexiconDirs  []string
-	Foreign      []string
+	Resync       struct {
+		Dir         string
+		Concurrency int
+	}
+	LexiconDirs []string
+	Foreign     []string
 
 	DatabaseURL   string
 	ReplicaURL    string
@@ -114,6 +118,13 @@ func backfillFlags() []cli.Flag {
 	}
 }
 
+func resyncFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "resync-concurrency", Category: categoryFollow, Value: 8, Sources: cli.EnvVars("LAYERS_RESYNC_CONCURRENCY"), Usage: "repositories fetched whole at once, at most 4 of one host"},
+		setting(categoryFollow, "spool-dir", "LAYERS_SPOOL_DIR", "", "directory on a disk for repositories while they are read, up to 8 GiB each (default: the system's for temporary files)"),
+	}
+}
+
 func networkFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryFollow, "plc-url", "LAYERS_PLC_URL", "https://plc.directory", "directory of did:plc identities"),
@@ -188,6 +199,7 @@ func readConfig(command *cli.Command) (config, error) {
 		LogFormat:     r.choice("log-format", "", "text", "json"),
 		Drain:         command.Duration("drain"),
 	}
+	cfg.Resync.Dir, cfg.Resync.Concurrency = command.String("spool-dir"), command.Int("resync-concurrency")
 	cfg.Elasticsearch.URL = r.url("elasticsearch-url", "http", "https")
 	cfg.Elasticsearch.APIKey = command.String("elasticsearch-api-key")
 	cfg.Elasticsearch.Prefix = command.String("elasticsearch-prefix")

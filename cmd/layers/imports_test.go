@@ -57,7 +57,7 @@ var allowed = map[string][]string{
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
-		"indexer/verify", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/replay", "appview", "appview/xrpc",
+		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/replay", "appview", "appview/xrpc",
 	},
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -20,8 +21,10 @@ import (
 	"github.com/layers-pub/layers-appview/indexer"
 	"github.com/layers-pub/layers-appview/indexer/firehose"
 	"github.com/layers-pub/layers-appview/indexer/replay"
+	"github.com/layers-pub/layers-appview/indexer/resync"
 	"github.com/layers-pub/layers-appview/indexer/task"
 	"github.com/layers-pub/layers-appview/indexer/verify"
+	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
 
@@ -83,7 +86,7 @@ func indexerCommand() *cli.Command {
 		Usage: "follow the network and keep the stores in step with it; a second one waits as standby",
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
-		Flags: slices.Concat(followFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
+		Flags: slices.Concat(followFlags(), resyncFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
 			backfillFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
@@ -186,12 +189,14 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 func (p *parts) indexer() *indexer.Indexer {
 	identities := p.directory()
 	writer := store.NewWriter(p.pool, p.routes(), p.logger)
+	verifier := verify.New(identities, verify.Lenient(p.cfg.Lenient))
 	return indexer.New(indexer.Config{
 		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, MaxBackoff: p.cfg.RelayMaxWait, UserAgent: userAgent(), Logger: p.logger}, nil),
-		Verifier: verify.New(identities, verify.Lenient(p.cfg.Lenient)),
+		Verifier: verifier,
 		Catalog:  p.catalog,
 		Writer:   writer,
 		Outbox:   store.NewOutbox(p.pool),
+		Resync:   p.resync(identities, verifier, writer),
 		Replays: replay.New(replay.Config{
 			Catalog: p.catalog, Letters: store.NewDeadLetters(p.pool), Apply: writer.Apply, Logger: p.logger,
 			Resync: func(ctx context.Context, did syntax.DID, reason string) error {
@@ -202,6 +207,24 @@ func (p *parts) indexer() *indexer.Indexer {
 		Discovery:      p.discovery(),
 		VerifiedHandle: identities.VerifiedHandle,
 		Logger:         p.logger,
+	})
+}
+
+// resync fetches repositories whole. The relays are the operator's choice and may be
+// anywhere; what the network names is reached on the public Internet alone.
+func (p *parts) resync(identities *directory.Directory, verifier *verify.Verifier, writer *store.Writer) *resync.Resync {
+	operator := directory.Transport(true)
+	network := operator
+	if !p.cfg.AllowPrivate {
+		network = directory.Transport(false)
+	}
+	for _, t := range []*http.Transport{operator, network} {
+		t.ResponseHeaderTimeout = 0 // resync has its own, since a large repository may take its host a while
+	}
+	return resync.New(resync.Config{
+		Queue: store.NewResyncs(p.pool), Contents: writer, Catalog: p.catalog, Follow: p.catalog.Followed(), Verifier: verifier,
+		Identities: identities, Relays: httpHosts(p.cfg.Relays), Network: network, Operator: operator, UserAgent: userAgent(), Logger: p.logger,
+		Dir: p.cfg.Resync.Dir, Concurrency: p.cfg.Resync.Concurrency,
 	})
 }
 
