@@ -33,6 +33,11 @@ type config struct {
 	Resync       struct {
 		Dir         string
 		Concurrency int
+		HostRate    float64
+		MaxBytes    int64
+		FirstWait   time.Duration
+		AnswerTime  time.Duration
+		StallTime   time.Duration
 	}
 	LexiconDirs []string
 	Foreign     []string
@@ -119,7 +124,15 @@ func backfillFlags() []cli.Flag {
 }
 
 func resyncFlags() []cli.Flag {
+	duration := func(flag, variable string, value time.Duration, usage string) cli.Flag {
+		return &cli.DurationFlag{Name: flag, Category: categoryFollow, Value: value, Sources: cli.EnvVars(variable), Usage: usage}
+	}
 	return []cli.Flag{
+		duration("resync-first-wait", "LAYERS_RESYNC_FIRST_WAIT", time.Minute, "wait after a repository could not be fetched for the first time, at most; it doubles up to an hour"),
+		duration("resync-answer-time", "LAYERS_RESYNC_ANSWER_TIME", time.Minute, "in which a host must begin to answer when a repository is asked for"),
+		duration("resync-stall-time", "LAYERS_RESYNC_STALL_TIME", 30*time.Second, "in which the next 64 KiB of a repository must come"),
+		&cli.FloatFlag{Name: "resync-host-rate", Category: categoryFollow, Value: 10, Sources: cli.EnvVars("LAYERS_RESYNC_HOST_RATE"), Usage: "requests for repositories to one host in a second, at most"},
+		&cli.Int64Flag{Name: "resync-max-bytes", Category: categoryFollow, Value: 8 << 30, Sources: cli.EnvVars("LAYERS_RESYNC_MAX_BYTES"), Usage: "bytes that a repository may have"},
 		&cli.IntFlag{Name: "resync-concurrency", Category: categoryFollow, Value: 8, Sources: cli.EnvVars("LAYERS_RESYNC_CONCURRENCY"), Usage: "repositories fetched whole at once, at most 4 of one host"},
 		setting(categoryFollow, "spool-dir", "LAYERS_SPOOL_DIR", "", "directory on a disk for repositories while they are read, up to 8 GiB each (default: the system's for temporary files)"),
 	}
@@ -200,6 +213,9 @@ func readConfig(command *cli.Command) (config, error) {
 		Drain:         command.Duration("drain"),
 	}
 	cfg.Resync.Dir, cfg.Resync.Concurrency = command.String("spool-dir"), command.Int("resync-concurrency")
+	cfg.Resync.HostRate, cfg.Resync.MaxBytes = command.Float("resync-host-rate"), command.Int64("resync-max-bytes")
+	cfg.Resync.FirstWait, cfg.Resync.AnswerTime = command.Duration("resync-first-wait"), command.Duration("resync-answer-time")
+	cfg.Resync.StallTime = command.Duration("resync-stall-time")
 	cfg.Elasticsearch.URL = r.url("elasticsearch-url", "http", "https")
 	cfg.Elasticsearch.APIKey = command.String("elasticsearch-api-key")
 	cfg.Elasticsearch.Prefix = command.String("elasticsearch-prefix")

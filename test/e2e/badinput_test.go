@@ -17,6 +17,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 const (
@@ -245,13 +246,16 @@ func (s *submissions) frames(faults map[int64][][]byte) {
 	}
 }
 
-// discarded requires that the account's repository counts as out of step, and
-// that the reason is the signature.
+// discarded requires that a commit of the account was refused for its signature, and
+// that its repository is in step all the same.
 func (d *deployment) discarded(did syntax.DID) {
 	d.t.Helper()
-	var state, class string
-	require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT sync FROM repos WHERE did = $1", did).Scan(&state))
-	require.Equal(d.t, "desynchronized", state)
+	rig.Eventually(d.t, "the repository to be fetched", func() (bool, string) {
+		var state string
+		require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT sync FROM repos WHERE did = $1", did).Scan(&state))
+		return state == "synchronized", "it is " + state
+	})
+	var class string
 	require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT class FROM dead_letters WHERE did = $1", did).Scan(&class))
 	require.Equal(d.t, "signature", class)
 }

@@ -25,7 +25,7 @@ const (
 func TestKills(t *testing.T) {
 	dice := seeded(t)
 	s := newStream(t)
-	d := deploy(t, s.upstream())
+	d := deploy(t, s.upstream(), "LAYERS_BACKFILL=false") // which would show it the stream's future
 	last := s.LastSeq()
 	before, advanced, busy := int64(0), 0, 0
 	for i := range kills {

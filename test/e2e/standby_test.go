@@ -18,7 +18,7 @@ import (
 // again when the one that writes is killed.
 func TestStandby(t *testing.T) {
 	s := newStream(t)
-	d := deploy(t, s.upstream())
+	d := deploy(t, s.upstream(), "LAYERS_BACKFILL=false") // which would show it the stream's future
 	last := s.LastSeq()
 	names := [2]string{"first", "second"}
 	var ways [2]*rig.Proxy // to PostgreSQL

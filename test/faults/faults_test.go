@@ -47,4 +47,4 @@ func long(usual, more int) int {
 }
 
 // resyncs tells whether the program fetches repositories whose chain has broken.
-const resyncs = false
+const resyncs = true

@@ -41,7 +41,7 @@ func newLab(t *testing.T, a *author, stores *rig.Stores, settings ...string) *la
 
 // brisk are settings that have the program repeat within moments what in operation
 // it repeats within minutes.
-var brisk = []string{"LAYERS_RELAY_QUIET=2s", "LAYERS_RELAY_MAX_WAIT=2s", "LAYERS_RESYNC_FIRST_WAIT=500ms",
+var brisk = []string{"LAYERS_RELAY_QUIET=2s", "LAYERS_RELAY_MAX_WAIT=2s", "LAYERS_RESYNC_FIRST_WAIT=100ms",
 	"LAYERS_RESYNC_ANSWER_TIME=3s", "LAYERS_RESYNC_STALL_TIME=3s", "LAYERS_RESYNC_MAX_BYTES=100000000", "LAYERS_RESYNC_HOST_RATE=200"}
 
 // streamAlone has the program learn of the network by its stream alone, so that what it
@@ -180,15 +180,34 @@ func (l *lab) equal(alive ...*rig.Process) {
 	last, want := l.LastSeq(), l.now()
 	l.Reach(last, alive...)
 	rig.Eventually(l.t, "the index to be what it should", func() (bool, string) {
-		have := l.look()
-		d := l.compare(have, want)
-		for did, r := range have.repos {
-			if r.sync != "synchronized" && want.status[did] == simulate.Active {
-				d.add("%s is %s", did, r.sync)
-			}
-		}
+		d := l.wrong(want)
 		return d.count == 0, d.String()
 	}, alive...)
+}
+
+// wrong tells how the index is not what it should be, with what it has yet to fetch
+// before all else.
+func (l *lab) wrong(want state) *differences {
+	have := l.look()
+	waiting := &differences{}
+	for did, r := range have.repos {
+		if r.sync != "synchronized" && want.status[did] == simulate.Active {
+			waiting.add("%s is %s: %s", did, r.sync, l.fetching(did))
+		}
+	}
+	if have.cursor < l.LastSeq() {
+		waiting.add("the cursor is at %d of %d", have.cursor, l.LastSeq())
+	}
+	d := l.compare(have, want)
+	return &differences{lines: append(waiting.lines, d.lines...), count: waiting.count + d.count}
+}
+
+// fetching tells how the fetch of a repository goes.
+func (l *lab) fetching(did syntax.DID) (how string) {
+	l.t.Helper()
+	err := l.Database.QueryRow(l.t.Context(), "SELECT coalesce((SELECT to_jsonb(r)::text FROM resyncs r WHERE did = $1), 'not to be fetched')", did).Scan(&how)
+	require.NoError(l.t, err)
+	return how
 }
 
 // prefix requires that the index is what it should be as of its cursor.
