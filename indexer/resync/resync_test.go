@@ -47,10 +47,9 @@ func TestWhateverTheIndexHasItEndsEqual(t *testing.T) {
 
 		r.want(did)
 		truth[foreign] = "bafyreiforeign"
-		r.eventually("it is not fetched", func() bool { row := r.row(did); return row.Sync == store.Synchronized && row.Complete })
+		r.eventually("it is not fetched", func() bool { _, waits := r.pending(did); return !waits && r.row(did).Sync == store.Synchronized })
+		require.True(t, r.row(did).Complete)
 		require.Equal(t, truth, r.indexed(did), "seed %d", seed)
-		left, waits := r.pending(did)
-		require.False(t, waits, "%+v", left)
 	}
 	require.Empty(t, r.line.reasons)
 
