@@ -250,9 +250,11 @@ func (tx *transaction) desynchronize(repo did, reason string, seen syntax.TID) {
 	state := tx.states[repo]
 	switch state.sync {
 	case store.Desynchronized:
+		tx.see(repo, seen)
 		return
 	case store.Resyncing:
 		tx.spill(repo, reason)
+		tx.see(repo, seen)
 		return
 	case store.Synchronized:
 	}
