@@ -58,6 +58,10 @@ $(GOLANGCI):
 bench-ingest: ## records a second from socket to PostgreSQL, Elasticsearch and Neo4j (bench/README.md)
 	go run ./test/stores -- go run ./bench/ingest $(ARGS)
 
+.PHONY: bench-reindex
+bench-reindex: ## records a second from PostgreSQL into new projections (bench/README.md)
+	go run ./test/stores -only postgres,elasticsearch,neo4j -- go run ./bench/reindex $(ARGS)
+
 .PHONY: bench-read
 bench-read: ## get and list against the bare SQL (bench/README.md)
 	go run ./test/stores -- go run ./bench/read $(ARGS)

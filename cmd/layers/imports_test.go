@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph"},
 	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
+	"indexer/rebuild":   {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/replay":    {"internal/record", "internal/catalog", "internal/store"},
 	"indexer/backfill":  {"internal/store"},
 	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
@@ -57,7 +58,7 @@ var allowed = map[string][]string{
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
-		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/replay", "appview", "appview/xrpc",
+		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc",
 	},
 }
 

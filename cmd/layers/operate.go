@@ -48,12 +48,16 @@ func migrateCommand() *cli.Command {
 func reindexCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "reindex",
-		Usage: "have projections written again from PostgreSQL",
-		Description: "Puts every record of the chosen collections into the outbox, behind what is there already, and waits until\n" +
-			"the workers (`layers indexer` or `layers worker`, which must run) have written them. Reads go on meanwhile.",
+		Usage: "build projections anew from PostgreSQL",
+		Description: "Builds the search indexes and the graph beside the served ones and, once they are complete, moves reads and\n" +
+			"writes to them at once; what changes meanwhile is in them. Stopped or killed, it goes on where it was when it is run\n" +
+			"again; --abort drops what there is of it. It ends with what `layers verify` would say.\n" +
+			"The read tables, and single collections (--collection), are written again in place by the workers, which must run.",
 		Flags: operatorFlags(
+			&cli.StringFlag{Name: "from", Value: "postgres", Usage: "what is taken for right: postgres"},
 			&cli.StringSliceFlag{Name: "to", Usage: "tables, search or graph; may be repeated (default: all that are configured)"},
-			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection; may be repeated (default: all)"},
+			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection to write again in place; may be repeated"},
+			&cli.BoolFlag{Name: "abort", Usage: "drop what an interrupted run has built"},
 		),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return withParts(ctx, command, func(p *parts) error { return reindex(ctx, command, p) })
@@ -61,7 +65,11 @@ func reindexCommand() *cli.Command {
 	}
 }
 
+// reindex builds anew what can be, and has the rest written again in place.
 func reindex(ctx context.Context, command *cli.Command, p *parts) error {
+	if command.String("from") != "postgres" {
+		return problem(command, "from", "%q is not postgres", command.String("from"))
+	}
 	targets, err := chosenTargets(command, p)
 	if err != nil {
 		return err
@@ -71,6 +79,35 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 			return err
 		}
 	}
+	var anew, inPlace []record.Target
+	for _, target := range targets {
+		if target == record.Tables || len(command.StringSlice("collection")) > 0 {
+			inPlace = append(inPlace, target)
+		} else {
+			anew = append(anew, target)
+		}
+	}
+	if command.Bool("abort") {
+		return abortRebuilds(ctx, command, p, anew)
+	}
+	if err := rewrite(ctx, command, p, inPlace); err != nil {
+		return err
+	}
+	if err := rebuildAll(ctx, command, p, anew); err != nil {
+		return err
+	}
+	report, err := reconcile.Run(ctx, p.stores(), reconcile.Options{Targets: targets, Wait: verifyWait, Logger: p.logger})
+	if err != nil {
+		return err
+	}
+	return printReport(command, report)
+}
+
+// verifyWait is how long the comparison at the end waits for changes on their way.
+const verifyWait = 30 * time.Second
+
+// rewrite has the workers write projections again in place.
+func rewrite(ctx context.Context, command *cli.Command, p *parts, targets []record.Target) error {
 	for _, target := range targets {
 		collections, err := chosenCollections(command, p, target)
 		if err != nil {

@@ -20,10 +20,11 @@ const scanPage = 5000
 // dangling nor deleted ones, in order of their nodes' keys. A record written
 // during the scan may or may not be seen. An error of fn ends the scan and is returned.
 func (c *Client) Scan(ctx context.Context, fn func(key record.Key, version int64) error) error {
-	after, end := c.space, "~" // which no key of production reaches
-	if c.space != "" {
-		end = c.space + "~"
+	c, err := c.Served(ctx)
+	if err != nil {
+		return err
 	}
+	after, end := c.space, c.space+"~" // which no key reaches
 	for {
 		rows, err := c.query(ctx, neo4j.AccessModeRead, `MATCH (n:Record)
 			WHERE n.key > $after AND n.key < $end AND n._dangling IS NULL
@@ -49,8 +50,9 @@ func (c *Client) Scan(ctx context.Context, fn func(key record.Key, version int64
 }
 
 // name reads the key and version from a row of Scan.
-func name(row *neo4j.Record) (record.Key, int64, error) {
-	values := row.AsMap()
+func name(row *neo4j.Record) (record.Key, int64, error) { return named(row.AsMap()) }
+
+func named(values map[string]any) (record.Key, int64, error) {
 	did, okDID := values["did"].(string)
 	collection, okCollection := values["collection"].(string)
 	rkey, okRkey := values["rkey"].(string)
@@ -82,6 +84,10 @@ var ErrNotFound = errors.New("neo4j: no such node")
 
 // Get reads back what [Client.Write] stored of a record, for audits and tests.
 func (c *Client) Get(ctx context.Context, key record.Key) (Stored, error) {
+	c, err := c.Served(ctx)
+	if err != nil {
+		return Stored{}, err
+	}
 	nodeKey := c.key(Record(key))
 	rows, err := c.query(ctx, neo4j.AccessModeRead, "MATCH (n:Record {key: $key}) RETURN n", map[string]any{"key": nodeKey})
 	if err != nil {

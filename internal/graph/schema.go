@@ -52,6 +52,9 @@ func schema() []string {
 		statements = append(statements, fmt.Sprintf("CREATE CONSTRAINT layers_%s_key IF NOT EXISTS FOR (n:%s) REQUIRE n.key IS UNIQUE",
 			strings.ToLower(string(kind)), kind))
 	}
+	for _, kind := range []string{"Generation", "Filling"} { // see generation.go
+		statements = append(statements, fmt.Sprintf("CREATE CONSTRAINT layers_%s_key IF NOT EXISTS FOR (n:%s) REQUIRE n.key IS UNIQUE", strings.ToLower(kind), kind))
+	}
 	for _, edge := range edgeTypes {
 		statements = append(statements, fmt.Sprintf("CREATE INDEX layers_%s_owner IF NOT EXISTS FOR ()-[e:%s]-() ON (e._owner)",
 			strings.ToLower(string(edge)), edge))
@@ -59,16 +62,35 @@ func schema() []string {
 	return statements
 }
 
-// Wipe deletes every node and edge of the client's space: all of the graph where
-// that is empty.
+// Wipe deletes every node and edge of the client's space, in all generations: all of
+// the graph where that is empty.
 func (c *Client) Wipe(ctx context.Context) error {
+	prefixes := []string{""}
+	if c.name != "" {
+		prefixes = []string{c.spaceOf(""), "~" + c.name + "."}
+	}
+	for _, prefix := range prefixes {
+		if err := c.wipe(ctx, prefix); err != nil {
+			return err
+		}
+	}
+	for _, statement := range []string{"MATCH (g:Generation {key: $key}) DELETE g", "MATCH (f:Filling {space: $key}) DELETE f"} {
+		if _, err := c.query(ctx, neo4j.AccessModeWrite, statement, map[string]any{"key": c.generationKey()}); err != nil {
+			return fmt.Errorf("neo4j: wipe generations: %w", err)
+		}
+	}
+	return nil
+}
+
+// wipe deletes the nodes whose keys begin with a prefix, and their edges.
+func (c *Client) wipe(ctx context.Context, prefix string) error {
 	for _, kind := range []NodeKind{RecordNode, KnowledgeNode, ExternalNode} {
 		// Edges first, so that a node with a million of them does not need one large transaction.
 		for _, statement := range []string{
-			"MATCH (n:%s)-[e]->() WHERE n.key STARTS WITH $space CALL (e) { DELETE e } IN TRANSACTIONS OF 10000 ROWS",
-			"MATCH (n:%s) WHERE n.key STARTS WITH $space CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS",
+			"MATCH (n:%s)-[e]->() WHERE n.key STARTS WITH $prefix CALL (e) { DELETE e } IN TRANSACTIONS OF 10000 ROWS",
+			"MATCH (n:%s) WHERE n.key STARTS WITH $prefix CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS",
 		} {
-			if _, err := c.query(ctx, neo4j.AccessModeWrite, fmt.Sprintf(statement, kind), map[string]any{"space": c.space}); err != nil {
+			if _, err := c.query(ctx, neo4j.AccessModeWrite, fmt.Sprintf(statement, kind), map[string]any{"prefix": prefix}); err != nil {
 				return fmt.Errorf("neo4j: wipe %s nodes: %w", kind, err)
 			}
 		}

@@ -35,7 +35,11 @@ const (
 // It returns nil or a *[WriteError]. Transactions that deadlock are tried again
 // at once; backing off from a server that is away is the caller's.
 func (c *Client) Write(ctx context.Context, subgraphs []Subgraph) error {
-	w := writer{client: c}
+	at, err := c.Served(ctx)
+	if err != nil {
+		return unwritten(subgraphs, err)
+	}
+	w := writer{client: at}
 	var batch []prepared
 	edges := 0
 	for _, p := range w.prepare(subgraphs) {
@@ -51,6 +55,18 @@ func (c *Client) Write(ctx context.Context, subgraphs []Subgraph) error {
 		return &WriteError{Failures: w.failures}
 	}
 	return nil
+}
+
+// unwritten is the failure of all.
+func unwritten(subgraphs []Subgraph, err error) error {
+	if len(subgraphs) == 0 {
+		return nil
+	}
+	w := writer{}
+	for _, s := range subgraphs {
+		w.fail(prepared{Subgraph: s}, err)
+	}
+	return &WriteError{Failures: w.failures}
 }
 
 type writer struct {

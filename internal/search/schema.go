@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -22,6 +23,7 @@ type Mapping struct {
 
 // index is where the documents of a collection are written.
 type index struct {
+	base  string // of its mapping: the name without a generation
 	name  string
 	alias string // by which it is queried
 	live  bool   // whether the alias leads to it; until then an older index answers
@@ -34,6 +36,10 @@ type meta struct {
 	// Rebuild is true until every record of the collection has been written to
 	// the index once. It lives in the index so that a crash does not lose it.
 	Rebuild bool `json:"rebuild"`
+	// Generation tells an index from others of the same mapping; empty for the first.
+	// Building is true until it is promoted, see [Client.Beside].
+	Generation string `json:"generation,omitempty"`
+	Building   bool   `json:"building,omitempty"`
 }
 
 // stored is an index as the server has it.
@@ -92,7 +98,8 @@ func (c *Client) ensure(ctx context.Context, m Mapping, existing map[string]stor
 		return false, fmt.Errorf("encode mapping: %w", err)
 	}
 	alias := c.Alias(m.Collection)
-	ix := index{name: alias + "-" + shortHash(encoded, 8), alias: alias}
+	base := alias + "-" + shortHash(encoded, 8)
+	ix := index{base: base, name: present(base, alias, existing), alias: alias}
 
 	found, known := existing[ix.name]
 	if known {
@@ -101,7 +108,7 @@ func (c *Client) ensure(ctx context.Context, m Mapping, existing map[string]stor
 	} else {
 		pending = true
 		mapping["_meta"] = meta{Prefix: c.prefix, Collection: string(m.Collection), Rebuild: true}
-		err = c.create(ctx, ix.name, mapping)
+		err = c.create(ctx, ix.name, mapping, nil)
 	}
 	if err != nil {
 		return false, err
@@ -115,9 +122,21 @@ func (c *Client) ensure(ctx context.Context, m Mapping, existing map[string]stor
 	return pending || !ix.live, nil
 }
 
+// present is the index of a mapping: the one that is queried if there are several
+// generations of it.
+func present(base, alias string, existing map[string]stored) string {
+	for name, other := range existing {
+		if _, live := other.Aliases[alias]; live && other.Mappings.Meta.Generation != "" && name == base+"-"+other.Mappings.Meta.Generation {
+			return name
+		}
+	}
+	return base
+}
+
 // create makes an index; one that another process has just made will do.
-func (c *Client) create(ctx context.Context, name string, mapping map[string]any) error {
+func (c *Client) create(ctx context.Context, name string, mapping, extra map[string]any) error {
 	settings := c.updatableSettings()
+	maps.Copy(settings, extra)
 	settings["number_of_shards"] = 1
 	settings["mapping.ignore_above"] = maxKeyword
 	body := map[string]any{
@@ -165,14 +184,16 @@ func (c *Client) Rebuilt(ctx context.Context, collection syntax.NSID) error {
 	}
 	actions := []map[string]any{{"add": map[string]any{"index": ix.name, "alias": ix.alias}}}
 	for name, other := range existing {
-		if other.Mappings.Meta.Collection == string(collection) && name != ix.name {
+		if other.Mappings.Meta.Collection == string(collection) && name != ix.name && !other.Mappings.Meta.Building {
 			actions = append(actions, map[string]any{"remove_index": map[string]any{"index": name}})
 		}
 	}
 	if err := c.updateAliases(ctx, actions...); err != nil {
 		return fmt.Errorf("elasticsearch: rebuilt %s: %w", collection, err)
 	}
-	body := map[string]any{"_meta": meta{Prefix: c.prefix, Collection: string(collection)}}
+	done := existing[ix.name].Mappings.Meta
+	done.Prefix, done.Collection, done.Rebuild = c.prefix, string(collection), false
+	body := map[string]any{"_meta": done}
 	if err := c.do(ctx, esapi.IndicesPutMappingRequest{Index: []string{ix.name}, Body: jsonBody(body)}, nil); err != nil {
 		return fmt.Errorf("elasticsearch: rebuilt %s: mark index: %w", collection, err)
 	}

@@ -51,6 +51,7 @@ type Client struct {
 	transport *elastictransport.Client
 	prefix    string
 	replicas  int
+	fixed     bool // writes one generation, see [Client.Beside]
 
 	mu      sync.RWMutex
 	indexes map[syntax.NSID]index // filled by Ensure

@@ -45,15 +45,23 @@ type Document struct {
 // It returns nil or a *[WriteError]. It does not wait between tries: backing off is the caller's.
 // What is written becomes visible to queries within a second.
 func (c *Client) Write(ctx context.Context, docs []Document) error {
-	b := bulk{client: c}
-	for _, doc := range docs {
-		b.add(ctx, doc)
+	b := c.writeAll(ctx, docs)
+	if b.moved && c.relocate(ctx) {
+		b = c.writeAll(ctx, docs) // what was written is written once more, to no effect
 	}
-	b.flush(ctx)
 	if len(b.failures) > 0 {
 		return &WriteError{Failures: b.failures}
 	}
 	return nil
+}
+
+func (c *Client) writeAll(ctx context.Context, docs []Document) *bulk {
+	b := &bulk{client: c}
+	for _, doc := range docs {
+		b.add(ctx, doc)
+	}
+	b.flush(ctx)
+	return b
 }
 
 // bulk gathers operations up to maxBulk and sends them.
@@ -62,6 +70,7 @@ type bulk struct {
 	body     bytes.Buffer
 	ops      []operation
 	failures []Failure
+	moved    bool // an index is not there: another generation may have taken its place
 }
 
 // operation is one item of a bulk request.
@@ -175,6 +184,7 @@ func (b *bulk) sendFailed(ctx context.Context, ops []operation, body []byte, err
 }
 
 func (b *bulk) itemFailed(op operation, err *statusError) {
+	b.moved = b.moved || err.Status == http.StatusNotFound
 	if op.shadow && (err.refused() || err.Status == http.StatusNotFound) {
 		return
 	}

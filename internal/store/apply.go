@@ -24,6 +24,7 @@ type present struct {
 	repos     map[syntax.DID]Repo
 	records   map[record.Key]stored
 	referrers map[record.Key][]record.Key // of each record that may arrive, up to one more than are enqueued at once
+	rebuilds  []record.Target             // the projections that are being built anew
 	letters   map[int64]bool              // which of the dead letters that are put through again are still there
 }
 
@@ -48,6 +49,7 @@ func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) 
 		batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
 	}
+	p.queueRebuilds(batch)
 	p.queueRepos(batch, b, changes)
 	p.queueRecords(batch, changes)
 	p.queueReferrers(batch, changes)
@@ -208,6 +210,7 @@ func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 		w.decideChange(e, p, &changes[i], version)
 	}
 	e.decideRepos(b, changes, p, version)
+	e.addTwins(p.rebuilds)
 	return e
 }
 

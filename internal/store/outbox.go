@@ -197,3 +197,15 @@ func (o *Outbox) Exceeds(ctx context.Context, rows int64) (exceeds bool, err err
 	}
 	return exceeds, nil
 }
+
+// Held returns the rows of a projection that somebody has claimed and neither
+// carried out nor lost the lease of: all, or those that are left of some.
+func (o *Outbox) Held(ctx context.Context, target record.Target, of []int64) ([]int64, error) {
+	held, err := collect(ctx, o.pool, pgx.RowTo[int64], `
+		SELECT id FROM outbox WHERE target = $1 AND claimed_until > now() AND ($2::bigint[] IS NULL OR id = ANY ($2)) ORDER BY id`,
+		planned, target, of)
+	if err != nil {
+		return nil, fmt.Errorf("read which rows of %s are held: %w", target, err)
+	}
+	return held, nil
+}

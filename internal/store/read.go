@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,4 +113,31 @@ func (r *Reader) scanFrom(ctx context.Context, q *statement, collection syntax.N
 func (r *Reader) collect(ctx context.Context, q *statement) ([]record.Record, error) {
 	scan := func(row pgx.CollectableRow) (record.Record, error) { return scanRecord(row) }
 	return collect(ctx, r.pool, scan, q.String(), q.arguments()...)
+}
+
+// scanBytes bounds a page of [Reader.ScanPage], as the values are stored: packed.
+const scanBytes = 2 << 20
+
+// ScanPage is [Reader.Scan] in pages that are also bounded in bytes. No records means
+// the end.
+func (r *Reader) ScanPage(ctx context.Context, collection syntax.NSID, after record.Key, limit int) ([]record.Record, error) {
+	q := &statement{}
+	q.write("SELECT ", strings.ReplaceAll(recordColumns, "r.", "p."), " FROM (SELECT ", recordColumns,
+		", sum(pg_column_size(r.value)) OVER (ORDER BY r.did, r.rkey ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes")
+	r.scanFrom(ctx, q, collection, after, limit)
+	q.write(") p WHERE bytes IS NULL OR bytes < ", q.arg(scanBytes), " ORDER BY p.did, p.rkey")
+	found, err := r.collect(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("scan %s: %w", collection, err)
+	}
+	return found, nil
+}
+
+// CountOf counts the records of collections, those of inactive repositories included.
+func (r *Reader) CountOf(ctx context.Context, collections []syntax.NSID) (n int64, err error) {
+	err = r.pool.QueryRow(ctx, "SELECT count(*) FROM records WHERE collection = ANY ($1::text[])", collections).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count records: %w", ended(ctx, err))
+	}
+	return n, nil
 }

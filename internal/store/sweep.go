@@ -79,7 +79,7 @@ func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target
 			SELECT collection, did, rkey FROM (
 				SELECT DISTINCT collection, did, rkey FROM refs
 				WHERE hashtextextended(target, 0) = hashtextextended($2::text, 0) AND target = $2 AND (collection, did, rkey) > ($3, $4, $5)
-			) s JOIN routes USING (collection) WHERE routes.target = $1 ORDER BY collection, did, rkey LIMIT $6`,
+			) s JOIN routes USING (collection) WHERE routes.target = rtrim($1, '+') ORDER BY collection, did, rkey LIMIT $6`,
 			planned, target, s.referent, s.afterCollection, s.afterDID, s.after, limit)
 	case s.did != "":
 		return collect(ctx, tx, scanKey, `
@@ -107,16 +107,16 @@ func (e *effect) writeSweeps(batch *pgx.Batch) {
 	if len(dids) > 0 {
 		batch.Queue(`
 			INSERT INTO sweeps (version, target, collection, did)
-			SELECT f.version, routes.target, routes.collection, f.did
-			FROM unnest($1::text[], $2::bigint[]) AS f (did, version) CROSS JOIN routes
-			CROSS JOIN LATERAL (SELECT FROM records r WHERE r.collection = routes.collection AND r.did = f.did LIMIT 1) present`,
+			SELECT f.version, following.target, following.collection, f.did
+			FROM unnest($1::text[], $2::bigint[]) AS f (did, version) CROSS JOIN following
+			CROSS JOIN LATERAL (SELECT FROM records r WHERE r.collection = following.collection AND r.did = f.did LIMIT 1) present`,
 			dids, flipped)
 	}
 	if len(uris) > 0 {
 		batch.Queue(`
 			INSERT INTO sweeps (version, target, referent)
 			SELECT a.version, t.target, a.uri FROM unnest($1::text[], $2::bigint[]) AS a (uri, version)
-			CROSS JOIN (SELECT DISTINCT target FROM routes WHERE target = ANY ($3::text[])) t`,
+			CROSS JOIN (SELECT DISTINCT target FROM following WHERE rtrim(target, '+') = ANY ($3::text[])) t`,
 			uris, arrived, waiting)
 	}
 }

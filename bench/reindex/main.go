@@ -1,0 +1,148 @@
+// Command reindex measures how fast the projections are built anew from PostgreSQL:
+// records a second into Elasticsearch and Neo4j, each alone and both together, while
+// readers ask an API process for records and check every answer.
+//
+//	go run ./test/stores -only postgres,elasticsearch,neo4j -- go run ./bench/reindex
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layers-pub/layers-appview/indexer/rebuild"
+	"github.com/layers-pub/layers-appview/indexer/reconcile"
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+func main() {
+	if err := measure(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func measure() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b := &bench{}
+	flag.IntVar(&b.records, "records", 50_000, "how many records there are")
+	flag.StringVar(&b.only, "only", "search,graph,both", "what to measure")
+	flag.IntVar(&b.readers, "readers", 0, "connections that ask an API process meanwhile")
+	flag.StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of the rebuild there")
+	flag.Parse()
+	return b.run(ctx)
+}
+
+type bench struct {
+	records, readers int
+	only, profile    string
+	world            *world
+}
+
+func (b *bench) run(ctx context.Context) (err error) {
+	if b.world, err = openWorld(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.world.drop()) }()
+	began := time.Now()
+	if err := b.world.fill(ctx, b.records); err != nil {
+		return err
+	}
+	fmt.Printf("%d records written to PostgreSQL in %s\n", len(b.world.cids), time.Since(began).Round(time.Second))
+	for _, name := range strings.Split(b.only, ",") {
+		targets := map[string][]record.Target{"search": {record.Search}, "graph": {record.Graph}, "both": {record.Search, record.Graph}}[name]
+		if targets == nil {
+			return fmt.Errorf("-only: %q is not search, graph or both", name)
+		}
+		if err := b.measure(ctx, name, targets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure rebuilds and prints how that went.
+func (b *bench) measure(ctx context.Context, name string, targets []record.Target) error {
+	if b.profile != "" {
+		f, err := os.Create(b.profile + "." + name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+	}
+	load, err := b.world.read(ctx, b.readers)
+	if err != nil {
+		return err
+	}
+	before := b.world.usage()
+	began := time.Now()
+	group, rebuilding := errgroup.WithContext(ctx)
+	for _, target := range targets {
+		group.Go(func() error {
+			var filled time.Duration
+			done, err := rebuild.Run(rebuilding, b.world.rebuild(target, func(p rebuild.Progress) {
+				if p.Step == "fill" {
+					filled = time.Since(began)
+				}
+			}))
+			if err == nil {
+				fmt.Printf("%-6s %-6s %d records, filled in %s: %.0f/s; in use and the old one gone after %s\n", name, target, done.Done,
+					filled.Round(time.Millisecond), float64(done.Done)/filled.Seconds(), time.Since(began).Round(time.Millisecond))
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	pprof.StopCPUProfile()
+	for process, seconds := range b.world.usage() {
+		fmt.Printf("%-6s CPU of %s: %.0f µs a record\n", name, process, (seconds-before[process])*1e6/float64(len(b.world.cids)))
+	}
+	if err := load.stop(); err != nil {
+		return err
+	}
+	report, err := reconcile.Run(ctx, b.world.stores(), reconcile.Options{Targets: targets})
+	if err != nil {
+		return err
+	}
+	if !report.Clean() {
+		return fmt.Errorf("the projections differ: %v", report.Differences[:min(5, len(report.Differences))])
+	}
+	fmt.Printf("%-6s compared: no difference\n", name)
+	return nil
+}
+
+// rebuild is the rebuild of a target.
+func (w *world) rebuild(target record.Target, report func(rebuild.Progress)) rebuild.Config {
+	cfg := rebuild.Config{
+		Catalog: w.catalog, Records: store.NewReader(w.pool), Outbox: store.NewOutbox(w.pool), Rebuilds: store.NewRebuilds(w.pool),
+		Letters: store.NewDeadLetters(w.pool), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Report: report,
+		Next: rebuild.NewGraph(w.catalog, w.graph),
+	}
+	if target == record.Search {
+		cfg.Next = rebuild.NewSearch(w.catalog, w.search)
+	}
+	for collection, targets := range w.routes {
+		if slices.Contains(targets, target) {
+			cfg.Collections = append(cfg.Collections, collection)
+		}
+	}
+	slices.Sort(cfg.Collections)
+	return cfg
+}
