@@ -52,7 +52,7 @@ func (l *line) applyTogether(ctx context.Context, b *batch) error {
 	for _, h := range b.handles {
 		tx.handle(h)
 	}
-	if tx.out.Empty() && len(b.slots) > 0 && !l.cursors.overrun(tx.host) {
+	if tx.out.Empty() && len(b.slots) > 0 && !l.cursors.first(tx.host) {
 		// Only passing traffic: the cursor is saved with the next change, or at the next tick.
 		l.cursors.passed(tx.host, tx.seq)
 		return l.after(ctx, tx, 0)
@@ -74,7 +74,8 @@ func (l *line) states(ctx context.Context, b *batch) (states map[did]*repoState,
 // cursor for the present ones.
 func (l *line) write(ctx context.Context, tx *transaction) error {
 	tx.out.Host, tx.out.Cursor = l.cursors.next(tx.host, tx.seq)
-	tx.out.Overrun = tx.out.Overrun || l.cursors.overrun(tx.out.Host)
+	missed, first := tx.out.Overrun, l.cursors.first(tx.out.Host)
+	tx.out.Overrun = missed || first
 	began := time.Now()
 	err := l.persist(ctx, "applying a batch", func(ctx context.Context) error {
 		return l.Writer.Apply(ctx, tx.out)
@@ -86,17 +87,15 @@ func (l *line) write(ctx context.Context, tx *transaction) error {
 	if tx.holds != nil {
 		l.holds.of = tx.holds
 	}
-	if tx.out.Overrun {
-		l.overrun(ctx, tx.out.Host)
+	switch {
+	case missed:
+		l.Logger.WarnContext(ctx, "events were missed, every repository will be fetched", "host", tx.out.Host)
+		overruns.Inc()
+	case first:
+		l.Logger.InfoContext(ctx, "first events of a host, repositories that are followed already will be fetched", "host", tx.out.Host)
 	}
 	l.cursors.saved(tx.out.Host, tx.out.Cursor)
 	return l.after(ctx, tx, time.Since(began))
-}
-
-// overrun tells that every repository will be fetched.
-func (l *line) overrun(ctx context.Context, host string) {
-	l.Logger.WarnContext(ctx, "events may have been missed, every repository will be fetched", "host", host)
-	overruns.Inc()
 }
 
 // after does what follows a commit of the transaction.

@@ -39,7 +39,7 @@ var (
 		Name: "layers_held_events_spilt_total", Help: "Repositories of which too many events arrived while they were fetched.",
 	})
 	overruns = promauto.NewCounter(prometheus.CounterOpts{
-		Name: "layers_firehose_overruns_total", Help: "Times that events may have been missed, so that every repository is fetched.",
+		Name: "layers_firehose_overruns_total", Help: "Times that a host no longer had the events since our cursor, so that every repository is fetched.",
 	})
 	outboxFull = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "layers_indexer_outbox_full", Help: "1 while no events are taken because the projections are too far behind.",

@@ -147,9 +147,9 @@ func (c *cursors) of(ctx context.Context, host string) (int64, bool, error) {
 	return seq, ok, err
 }
 
-// overrun tells whether a host's stream was taken up without a cursor: it may not
+// first tells whether a host's stream was taken up without a cursor: it may not
 // reach back to where another host's was left.
-func (c *cursors) overrun(host string) bool {
+func (c *cursors) first(host string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.fresh[host]
