@@ -128,7 +128,7 @@ func resyncFlags() []cli.Flag {
 		return &cli.DurationFlag{Name: flag, Category: categoryFollow, Value: value, Sources: cli.EnvVars(variable), Usage: usage}
 	}
 	return []cli.Flag{
-		duration("resync-first-wait", "LAYERS_RESYNC_FIRST_WAIT", time.Minute, "wait after a repository could not be fetched for the first time, at most; it doubles up to an hour"),
+		duration("resync-first-wait", "LAYERS_RESYNC_FIRST_WAIT", time.Minute, "wait after a repository could not be fetched for the first time, at most; a host that fails is left alone for half of it; both double up to an hour"),
 		duration("resync-answer-time", "LAYERS_RESYNC_ANSWER_TIME", time.Minute, "in which a host must begin to answer when a repository is asked for"),
 		duration("resync-stall-time", "LAYERS_RESYNC_STALL_TIME", 30*time.Second, "in which the next 64 KiB of a repository must come"),
 		&cli.FloatFlag{Name: "resync-host-rate", Category: categoryFollow, Value: 10, Sources: cli.EnvVars("LAYERS_RESYNC_HOST_RATE"), Usage: "requests for repositories to one host in a second, at most"},

@@ -354,10 +354,12 @@ func TestABombIsNotUnpackedFurtherThanIsAllowed(t *testing.T) {
 	r.synchronized(did)
 }
 
+const brokenFor = 30 * time.Second
+
 func TestGatesMindWhatHostsAskFor(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	g := newGates(1, 10)
+	g := newGates(1, 10, brokenFor)
 	g.now = func() time.Time { return now }
 	for name, c := range map[string]struct {
 		header []string
@@ -402,7 +404,7 @@ func TestGatesMindWhatHostsAskFor(t *testing.T) {
 
 func TestGatesOfManyHostsAreForgotten(t *testing.T) {
 	t.Parallel()
-	g := newGates(1, 10)
+	g := newGates(1, 10, brokenFor)
 	kept := g.at("used")
 	g.at("closed").throttle(time.Now().Add(time.Minute))
 	for i := range 3 * gatesKept {

@@ -9,11 +9,10 @@ import (
 )
 
 const (
-	maxClosed     = time.Hour        // whatever a host asks for
-	throttledFor  = time.Minute      // where it does not say for how long
-	breakAfter    = 3                // failures in a row
-	brokenFor     = 30 * time.Second // after that many; twice as long after each further one
-	gatesKept     = 4096             // hosts that are remembered, besides those in use or closed
+	maxClosed     = time.Hour   // whatever a host asks for
+	throttledFor  = time.Minute // where it does not say for how long
+	breakAfter    = 3           // failures in a row
+	gatesKept     = 4096        // hosts that are remembered, besides those in use or closed
 	redirectsKept = 10 * time.Minute
 )
 
@@ -21,14 +20,15 @@ const (
 type gates struct {
 	places int
 	every  rate.Limit
+	broken time.Duration // that a host is left alone which fails; twice as long after each further failure
 	now    func() time.Time
 
 	mu sync.Mutex
 	of map[string]*gate
 }
 
-func newGates(places int, perSecond float64) *gates {
-	return &gates{places: places, every: rate.Limit(perSecond), now: time.Now, of: map[string]*gate{}}
+func newGates(places int, perSecond float64, broken time.Duration) *gates {
+	return &gates{places: places, every: rate.Limit(perSecond), broken: broken, now: time.Now, of: map[string]*gate{}}
 }
 
 // gate bounds what one host is asked at once and in a second, and keeps away from it
@@ -142,10 +142,7 @@ func (g *gate) failed() {
 	if g.failures < breakAfter {
 		return
 	}
-	wait := maxClosed
-	if doublings := g.failures - breakAfter; doublings < 7 {
-		wait = brokenFor << doublings
-	}
+	wait := doubled(g.gates.broken, maxClosed, g.failures-breakAfter)
 	if until := g.gates.now().Add(wait); until.After(g.closed) {
 		g.closed, g.why = until, "the host fails"
 	}

@@ -162,8 +162,8 @@ func (s *schedule) judge(j *job, err error) (outcome string, until time.Time) {
 	case !ok:
 		return resultFailed, now.Add(least + rand.N(wait))
 	case failure.patient():
-		spread := max(s.cfg.FirstWait, failure.Until.Sub(now)/4)
-		return resultDeferred, failure.Until.Add(least + rand.N(spread))
+		// The gate keeps the rate when it opens, so they need little spread.
+		return resultDeferred, failure.Until.Add(rand.N(max(least, failure.Until.Sub(now)/4)))
 	case failure.inactive():
 		return resultInactive, now.Add(inactiveWait/2 + rand.N(inactiveWait))
 	case failure.Class == NotFound:

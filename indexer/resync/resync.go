@@ -47,6 +47,7 @@ type Config struct {
 	StallTime   time.Duration // in which 64 KiB of a repository must come; 30 s by default
 	Deadline    time.Duration // for all of a repository to come; 2 h by default
 	FirstWait   time.Duration // after a first failure, at most; doubles up to an hour. 1 min by default
+	HostWait    time.Duration // after three failures of a host in a row; doubles up to an hour. 30 s by default
 }
 
 // Queue is the durable list of repositories to fetch; see [store.Resyncs].
@@ -79,6 +80,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.StallTime, 30*time.Second)
 	setDefault(&c.Deadline, 2*time.Hour)
 	setDefault(&c.FirstWait, time.Minute)
+	setDefault(&c.HostWait, 30*time.Second)
 }
 
 func setDefault[T int | int64 | float64 | time.Duration](v *T, fallback T) {
@@ -101,7 +103,7 @@ func New(cfg Config) *Resync {
 	cfg.Logger = cfg.Logger.With("component", "resync")
 	c := &client{
 		network: cfg.Network, operator: cfg.Operator, chosen: map[string]bool{}, userAgent: cfg.UserAgent,
-		gates: newGates(cfg.PerHost, cfg.HostRate), answerTime: cfg.AnswerTime, progress: progress{cfg.StallTime, 64 << 10},
+		gates: newGates(cfg.PerHost, cfg.HostRate, cfg.HostWait), answerTime: cfg.AnswerTime, progress: progress{cfg.StallTime, 64 << 10},
 	}
 	for _, relay := range cfg.Relays {
 		c.chosen[hostOf(relay)] = true

@@ -144,7 +144,7 @@ func (p *play) start() {
 		Resync: resync.New(resync.Config{
 			Queue: store.NewResyncs(p.pool.Pool), Contents: writer, Catalog: known, Verifier: verifier, Identities: identities,
 			Follow: follow, Relays: []string{p.server.URL()}, Network: directory.Transport(true), Operator: directory.Transport(true),
-			Logger: logger, HostRate: 1000, PollEvery: 20 * time.Millisecond, FirstWait: 50 * time.Millisecond,
+			Logger: logger, HostRate: 1000, PollEvery: 20 * time.Millisecond, FirstWait: 50 * time.Millisecond, HostWait: 50 * time.Millisecond,
 		}),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
