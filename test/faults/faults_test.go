@@ -46,5 +46,12 @@ func long(usual, more int) int {
 	return usual
 }
 
-// resyncs tells whether the program fetches repositories whose chain has broken.
-const resyncs = true
+// withOthers adds faults where there is time for them, and says so where there is not.
+func withOthers[F any](t *testing.T, tried, others []F) []F {
+	t.Helper()
+	if long(0, 1) == 0 {
+		t.Logf("%d faults are tried; LAYERS_FAULTS_LONG=1 tries %d others of the same classes", len(tried), len(others))
+		return tried
+	}
+	return append(tried, others...)
+}
