@@ -52,7 +52,8 @@ func (c *Client) Beside(ctx context.Context, generation string, mappings []Mappi
 
 // Promote puts a generation to use: queries of all its collections move to it in one
 // step, and the indexes that were used before are dropped. Writers that know those
-// find them gone and look for the new ones.
+// find them gone and look for the new ones. A query that is under way on one of them
+// right then fails as unavailable, and is to be asked again.
 func (c *Client) Promote(ctx context.Context, beside *Client) error {
 	existing, err := c.list(ctx)
 	if err != nil {
