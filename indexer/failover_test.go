@@ -79,7 +79,7 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	if cursor, err := strconv.ParseInt(in.URL.Query().Get("cursor"), 10, 64); err == nil {
 		query = "?cursor=" + strconv.FormatInt(max(cursor-offset, 0), 10)
 	}
-	from, _, err := websocket.DefaultDialer.Dial(r.source+query, nil) //nolint:bodyclose // the library leaves nothing to close
+	from, _, err := websocket.DefaultDialer.Dial(r.source+query, nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return

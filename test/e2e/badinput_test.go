@@ -45,12 +45,12 @@ func TestBadInput(t *testing.T) {
 
 	ix := d.Indexer()
 	d.Reach(w.LastSeq(), ix)
+	d.discarded(forger, ix)
 	d.Settle(ix)
 	want := truthOf(w.World)
 	d.projected(want)
 	d.letters(s.letters)
-	require.Equal(t, map[string]int{"validate": len(s.letters), "frame": 4, "verify": 1}, d.letterStages())
-	d.discarded(forger)
+	require.Equal(t, map[string]int{"validate": len(s.letters), "frame": 4}, d.letterStages(), "the fetch has settled the commit that was refused")
 
 	api := d.api()
 	api.gettable(want)
@@ -248,16 +248,14 @@ func (s *submissions) frames(faults map[int64][][]byte) {
 
 // discarded requires that a commit of the account was refused for its signature, and
 // that its repository is in step all the same.
-func (d *deployment) discarded(did syntax.DID) {
+func (d *deployment) discarded(did syntax.DID, ix *rig.Process) {
 	d.t.Helper()
 	rig.Eventually(d.t, "the repository to be fetched", func() (bool, string) {
 		var state string
 		require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT sync FROM repos WHERE did = $1", did).Scan(&state))
 		return state == "synchronized", "it is " + state
-	})
-	var class string
-	require.NoError(d.t, d.Database.QueryRow(d.t.Context(), "SELECT class FROM dead_letters WHERE did = $1", did).Scan(&class))
-	require.Equal(d.t, "signature", class)
+	}, ix)
+	require.Regexp(d.t, fmt.Sprintf(`repository is desynchronized" did=%s reason="signature: `, did), ix.Output())
 }
 
 // strict requires that malformed parameters are refused by name, and that unknown

@@ -94,7 +94,7 @@ func ends(t *testing.T, name string, history []step) (failure string) {
 			p.step(s.what)
 		}
 		p.network.End()
-		p.author.close()
+		p.close()
 		failure = p.settles()
 		p.stop()
 	})
