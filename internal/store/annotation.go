@@ -30,8 +30,9 @@ type Layer struct {
 }
 
 // ReplaceAnnotations puts the annotations of layers in the place of those they had.
-// A layer of which a newer version has been written is passed over. Each key may
-// be there once.
+// A layer of which a newer version has been written is passed over. Of a deleted
+// account's layer nothing stays, however late its writer comes. Each key may be
+// there once.
 func (t *Tables) ReplaceAnnotations(ctx context.Context, layers []Layer) error {
 	if len(layers) == 0 {
 		return nil
@@ -43,7 +44,11 @@ func (t *Tables) ReplaceAnnotations(ctx context.Context, layers []Layer) error {
 		if err != nil {
 			return err
 		}
-		return copyAnnotations(ctx, tx, accepted)
+		kept, err := dropDeleted(ctx, tx, accepted)
+		if err != nil {
+			return err
+		}
+		return copyAnnotations(ctx, tx, kept)
 	})
 	if err != nil {
 		return fmt.Errorf("replace the annotations of %d layers: %w", len(layers), rejected(ended(ctx, err)))
@@ -86,6 +91,27 @@ func acceptLayers(ctx context.Context, tx pgx.Tx, layers []Layer) ([]Layer, erro
 		return nil, err
 	}
 	return slices.DeleteFunc(layers, func(l Layer) bool { return !accepted[l.Key] }), nil
+}
+
+// dropDeleted removes the layers of deleted accounts, and returns the others. It is
+// a statement of its own, begun when the layers are locked: whoever wrote a layer
+// before it saw the account go has written it before the account's records go, so
+// that the removal of these comes behind, and waits.
+func dropDeleted(ctx context.Context, tx pgx.Tx, layers []Layer) ([]Layer, error) {
+	keys := make([]record.Key, len(layers))
+	for i := range layers {
+		keys[i] = layers[i].Key
+	}
+	collections, n := splitKeys(keys)
+	dropped, err := collect(ctx, tx, scanKey, `
+		DELETE FROM annotation_layers l USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
+		WHERE l.collection = k.collection AND l.did = k.did AND l.rkey = k.rkey
+			AND EXISTS (SELECT FROM repos WHERE repos.did = k.did AND NOT active AND status = '`+StatusDeleted+`')
+		RETURNING l.collection, l.did, l.rkey`, planned, collections, n.dids, n.rkeys)
+	if err != nil {
+		return nil, fmt.Errorf("remove the layers of deleted accounts: %w", err)
+	}
+	return slices.DeleteFunc(layers, func(l Layer) bool { return slices.Contains(dropped, l.Key) }), nil
 }
 
 func flags(layers []Layer, accepted map[record.Key]bool) []bool {

@@ -3,7 +3,9 @@ package store_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -114,4 +116,56 @@ func TestWorkersThatMeetTheSameLayersDoNotDeadlock(t *testing.T) {
 	}
 	require.NoError(t, group.Wait())
 	require.Equal(t, []string{"9 72"}, w.texts("SELECT label || ' ' || count(*) FROM annotations GROUP BY label"))
+}
+
+// TestNothingStaysOfADeletedAccountsLayers deletes an account that has a layer, one
+// that was deleted before, and one whose writer comes late.
+func TestNothingStaysOfADeletedAccountsLayers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tables := store.NewTables(w.Pool)
+	replace := func(list ...store.Layer) { require.NoError(t, tables.ReplaceAnnotations(t.Context(), list)) }
+	rows := func() []string {
+		return w.texts(`SELECT did || ' ' || rkey FROM annotation_layers UNION ALL SELECT DISTINCT did || ' ' || rkey || ' annotation' FROM annotations ORDER BY 1`)
+	}
+	there, gone, late, others := key(alice, layers, "there"), key(alice, layers, "gone"), key(alice, layers, "late"), key(bob, layers, "there")
+	write := func(k record.Key, version int64) store.Layer {
+		return store.Layer{Key: k, Version: version, Rows: labelled(k, "new", 2)}
+	}
+	replace(write(there, 3), write(others, 3), store.Layer{Key: gone, Version: 4, Deleted: true})
+	require.Len(t, rows(), 5)
+
+	// A writer that has not seen the account go waits on its way; the layer's removal
+	// comes behind it.
+	tx, err := w.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "INSERT INTO annotation_layers (collection, did, rkey, version, count, deleted) VALUES ($1, $2, $3, 3, 1, false)",
+		late.Collection, late.DID, late.Rkey)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "INSERT INTO annotations (collection, did, rkey, ordinal, uuid, label, value, text, anchor_kind) VALUES ($1, $2, $3, 0, '', '', '', '', '')",
+		late.Collection, late.DID, late.Rkey)
+	require.NoError(t, err)
+	w.update("relay.test", store.RepoUpdate{DID: alice, Active: pointer(false), Status: pointer(store.StatusDeleted), Seq: pointer(int64(5))})
+	var group errgroup.Group
+	group.Go(func() error {
+		return tables.ReplaceAnnotations(t.Context(), []store.Layer{{Key: late, Version: 6, Deleted: true}})
+	})
+	require.Eventually(t, func() bool {
+		return len(w.texts("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")) > 0
+	}, time.Minute, 10*time.Millisecond, "the removal does not wait")
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, group.Wait())
+	replace(store.Layer{Key: there, Version: 6, Deleted: true})
+	require.NoError(t, w.writer.Apply(t.Context(), store.Batch{Purge: []syntax.DID{alice}}))
+	left := []string{string(bob) + " there", string(bob) + " there annotation"}
+	require.Equal(t, left, rows())
+
+	replace(write(there, 3), write(gone, 3), write(others, 7))
+	require.Equal(t, left, rows(), "written late")
+	replace(store.Layer{Key: late, Version: 6, Deleted: true})
+	require.Equal(t, left, rows(), "removed again")
+
+	w.update("relay.test", store.RepoUpdate{DID: alice, Active: pointer(true), Status: pointer("active"), Seq: pointer(int64(9))})
+	replace(write(there, 9))
+	require.Len(t, rows(), 4, "the account is back")
 }
