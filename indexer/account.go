@@ -1,6 +1,8 @@
 package indexer
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -19,24 +21,68 @@ func (tx *transaction) account(s *slot) {
 		return
 	}
 	was := state.account
-	state.account.Said(s.frame.Host, msg.Seq, at)
-	state.account.Active, state.account.Status = msg.Active, status(msg.Active, msg.Status)
-	tx.out.Repos = append(tx.out.Repos, store.RepoUpdate{
-		DID: o.did, Active: &msg.Active, Status: &state.account.Status, Seq: &msg.Seq, Time: at,
-	})
+	tx.say(o.did, status(msg.Active, msg.Status), s.frame.Host, msg.Seq, at)
+	if h, begun := tx.held()[o.did]; begun {
+		h.told = true
+		tx.holds[o.did] = h
+	}
 	if tx.line.Resync == nil {
 		return
 	}
 	switch {
 	case state.gone() && was.Status != store.StatusDeleted:
-		tx.desynchronize(o.did, "the account was deleted", "")
-		tx.want(o.did, "the account was deleted")
+		tx.bereave(o.did)
 	case msg.Active && was.Status == store.StatusDeleted:
 		tx.desynchronize(o.did, "the account is back after it was deleted", "")
 		tx.want(o.did, "the account is back after it was deleted")
 	case msg.Active && !was.Active && state.sync != store.Synchronized:
 		tx.want(o.did, "the account is active again")
 	}
+}
+
+// say notes a status, and what said so: the event at seq of a host's stream, or an
+// answer that was asked for when the stream was there.
+func (tx *transaction) say(repo did, status, host string, seq int64, at time.Time) {
+	account := &tx.states[repo].account
+	active := status == statusActive
+	account.Said(host, seq, at)
+	account.Active, account.Status = active, status
+	tx.out.Repos = append(tx.out.Repos, store.RepoUpdate{DID: repo, Active: &active, Status: &status, Seq: &seq, Time: at})
+}
+
+// bereave has what a deleted account had removed.
+func (tx *transaction) bereave(repo did) {
+	tx.desynchronize(repo, "the account was deleted", "")
+	tx.want(repo, "the account was deleted")
+}
+
+// Status implements [resync.Line].
+func (l *line) Status(ctx context.Context, repo did, status string, asked time.Time) (said bool, err error) {
+	err = l.inOrder(ctx, func(ctx context.Context) error {
+		h, begun := l.holds.of[repo]
+		if !begun {
+			return errNotBegun
+		}
+		tx, err := l.open(ctx, repo)
+		if err != nil {
+			return err
+		}
+		host, seq := l.cursors.next("", 0)
+		account := tx.states[repo].account
+		if said = !h.told && !account.Overtaken(host, seq, asked); !said {
+			return nil
+		}
+		tx.say(repo, status, host, seq, asked)
+		if tx.states[repo].gone() && account.Status != store.StatusDeleted {
+			tx.bereave(repo)
+		}
+		return l.write(ctx, tx)
+	})
+	if err != nil {
+		return false, fmt.Errorf("noting that %s is %s: %w", repo, status, err)
+	}
+	l.Logger.InfoContext(ctx, "asked for an account's status", "did", repo, "status", status, "counts", said)
+	return said, nil
 }
 
 // statusTime is when an #account event was made. A clock that runs ahead is not
@@ -48,11 +94,13 @@ func statusTime(at time.Time) time.Time {
 	return at
 }
 
+const statusActive = "active"
+
 func status(active bool, said *string) string {
 	switch {
 	case active:
-		return "active"
-	case said != nil && *said != "":
+		return statusActive
+	case said != nil && *said != "" && *said != statusActive:
 		return *said
 	}
 	return "inactive"

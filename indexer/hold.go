@@ -19,6 +19,7 @@ type hold struct {
 	bytes  int64
 	seen   syntax.TID // the highest rev of those that hold
 	spilt  string     // why its events are not kept any more; empty while they are
+	told   bool       // an #account event has come since the fetch began
 }
 
 // holds has an entry for each repository that is being fetched.

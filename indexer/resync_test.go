@@ -608,6 +608,77 @@ func TestAnAccountStatusCountsAtOnceDuringAFetch(t *testing.T) {
 	require.True(t, r.repo(amara).Active)
 }
 
+// TestAStatusThatWasAskedForCountsLikeAnEvent at its place of the stream: what comes
+// later goes beyond it, whatever the clocks say, and what was before does not.
+func TestAStatusThatWasAskedForCountsLikeAnEvent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, simulate.Config{}, simulate.ServerConfig{})
+	amara, other := r.account("amara"), r.account("other")
+	r.commit(amara, simulate.Create(corpus, "a", named("a")))
+	lines := make(chan resync.Line)
+	r.adjust = func(cfg *indexer.Config) {
+		cfg.Resync = runner(func(ctx context.Context, line resync.Line) error {
+			select {
+			case lines <- line:
+			case <-ctx.Done():
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	}
+	r.start()
+	line := <-lines
+	r.caughtUp()
+	says := func(status string) bool {
+		said, err := line.Status(t.Context(), amara, status, time.Now())
+		require.NoError(t, err)
+		return said
+	}
+	begin := func() {
+		_, err := line.Begin(t.Context(), amara)
+		require.NoError(t, err)
+	}
+	abandon := func() { require.NoError(t, line.Abandon(t.Context(), amara, "no repository")) }
+	_, err := line.Status(t.Context(), amara, "deactivated", time.Now())
+	require.ErrorContains(t, err, "no fetch")
+
+	begin()
+	require.True(t, says("deactivated"))
+	require.False(t, r.repo(amara).Active)
+	_, err = store.NewReader(r.db.Pool).Get(t.Context(), record.Key{DID: amara, Collection: corpus, Rkey: "a"})
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.NoError(t, r.world.SetStatus(amara, simulate.Suspended))
+	r.caughtUp()
+	require.Equal(t, "suspended", r.repo(amara).Status, "the event is newer, though its clock is a year behind")
+	require.False(t, says("active"), "the stream has said something since the fetch began")
+	require.Equal(t, "suspended", r.repo(amara).Status)
+	abandon()
+	require.Equal(t, store.Synchronized, r.repo(amara).Sync)
+
+	begin()
+	require.True(t, says("active"))
+	abandon()
+	require.True(t, r.repo(amara).Active)
+
+	r.end() // the whole stream comes again
+	_, err = r.db.Pool.Exec(t.Context(), "UPDATE cursor SET seq = 0")
+	require.NoError(t, err)
+	r.start()
+	line = <-lines
+	r.commit(other, simulate.Create(corpus, "b", named("b")))
+	r.caughtUp()
+	require.Equal(t, "active", r.repo(amara).Status, "older than what was asked for")
+	require.NoError(t, r.world.SetStatus(amara, simulate.TakenDown))
+	r.caughtUp()
+	require.Equal(t, "takendown", r.repo(amara).Status)
+
+	begin()
+	require.True(t, says(store.StatusDeleted))
+	require.NoError(t, line.Abandon(t.Context(), amara, "ends before it is purged"))
+	require.Equal(t, store.Desynchronized, r.repo(amara).Sync)
+	require.Equal(t, 1, r.count("SELECT count(*) FROM resyncs WHERE did = $1 AND due_at <= now()", amara), "somebody will purge it")
+}
+
 // TestReactivationMakesAFetchDueAtOnce postpones one for a day, as for an account
 // that is not active.
 func TestReactivationMakesAFetchDueAtOnce(t *testing.T) {

@@ -223,7 +223,7 @@ func (p *parts) resync(identities *directory.Directory, verifier *verify.Verifie
 	}
 	return resync.New(resync.Config{
 		Queue: store.NewResyncs(p.pool), Contents: writer, Catalog: p.catalog, Follow: p.catalog.Followed(), Verifier: verifier,
-		Identities: identities, Relays: httpHosts(p.cfg.Relays), Network: network, Operator: operator, UserAgent: userAgent(), Logger: p.logger,
+		Identities: identities, Tombstoned: directory.ErrTombstoned, Relays: httpHosts(p.cfg.Relays), Network: network, Operator: operator, UserAgent: userAgent(), Logger: p.logger,
 		Dir: p.cfg.Resync.Dir, Concurrency: p.cfg.Resync.Concurrency, HostRate: p.cfg.Resync.HostRate,
 		Limits: resync.Limits{Bytes: p.cfg.Resync.MaxBytes}, FirstWait: p.cfg.Resync.FirstWait, HostWait: p.cfg.Resync.FirstWait / 2,
 		AnswerTime: p.cfg.Resync.AnswerTime, StallTime: p.cfg.Resync.StallTime,

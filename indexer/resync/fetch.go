@@ -19,6 +19,9 @@ type fetch struct {
 	did  syntax.DID
 	row  store.Repo // as it was when events began to be held back
 	pds  string
+	sure bool // pds was looked up afresh
+	gone bool // that look-up said that the account is deleted
+	back word // that the account is active again
 }
 
 // result is a fetch that succeeded.
@@ -44,12 +47,10 @@ func (f *fetch) run(ctx context.Context) (result, error) {
 		}
 		last = err
 	}
-	moved, ok := f.moved(ctx, last)
-	if !ok {
+	if !f.moved(ctx, last) {
 		return result{}, last
 	}
-	f.pds = moved
-	return f.try(ctx, moved)
+	return f.try(ctx, f.pds)
 }
 
 // sources are the relays, without those that only point to the account's host, and
@@ -70,22 +71,15 @@ func (f *fetch) sources() []string {
 	return append(list, f.pds)
 }
 
-// moved looks the identity up afresh, and returns the account's host if that is
+// moved looks the identity up afresh, and tells whether the account's host is
 // another one now.
-func (f *fetch) moved(ctx context.Context, err error) (string, bool) {
+func (f *fetch) moved(ctx context.Context, err error) bool {
 	failure, ok := asFailure(err)
 	if !ok || failure.patient() || failure.Class == Identity {
-		return "", false
+		return false
 	}
-	if err := f.cfg.Identities.Purge(ctx, f.did.AtIdentifier()); err != nil {
-		return "", false
-	}
-	account, err := f.cfg.Identities.LookupDID(ctx, f.did)
-	if err != nil {
-		return "", false
-	}
-	endpoint := account.PDSEndpoint()
-	return endpoint, endpoint != "" && hostOf(endpoint) != hostOf(f.pds)
+	was := f.pds
+	return f.refresh(ctx) == nil && hostOf(f.pds) != hostOf(was)
 }
 
 // try fetches from one host. Whatever is the host's fault is a [Failure].

@@ -54,10 +54,14 @@ func (s *schedule) do(ctx context.Context, j job) {
 
 // attempt returns the result of what ended well.
 func (s *schedule) attempt(ctx context.Context, j *job) (string, error) {
-	if j.err != nil {
+	known := j.Repo.Sync != ""
+	switch gone := s.tombstoned(j.err); {
+	case gone && !known:
+		return resultDropped, s.cfg.Queue.Remove(ctx, j.DID)
+	case j.err != nil && !gone:
 		return "", &Failure{Class: Identity, Host: j.host, Err: j.err}
 	}
-	if known := j.Repo.Sync != ""; j.Candidate && !known {
+	if j.Candidate && !known {
 		wanted, err := s.holdsWanted(ctx, j)
 		if err != nil {
 			return "", err
@@ -84,23 +88,50 @@ func (s *schedule) attempt(ctx context.Context, j *job) (string, error) {
 
 // resync fetches, or empties, a repository whose events are being held back.
 func (s *schedule) resync(ctx context.Context, j *job, row store.Repo) (string, error) {
+	f := &fetch{Resync: s.Resync, line: s.line, did: j.DID, row: row, pds: j.pds}
 	switch {
 	case row.Status == store.StatusDeleted:
-		deleted, err := s.purge(ctx, s.line, j.DID)
-		if err == nil {
-			s.cfg.Logger.InfoContext(ctx, "purged a deleted account", "did", j.DID, "deleted", deleted)
-		}
-		return resultPurged, err
-	case row.Sync != "" && !row.Active:
-		return "", &Failure{Class: inactiveClass(row.Status), Host: j.host, Err: errText("the stream says so")}
+		return s.bury(ctx, j)
 	case j.pds == "":
-		return "", &Failure{Class: Identity, Err: errText("the account came back after it was deleted; its host is not known yet")}
+		err := f.refresh(ctx)
+		if f.gone {
+			return s.note(ctx, j, f, word{store.StatusDeleted, time.Now()})
+		}
+		if err == nil {
+			err = &Failure{Class: Identity, Host: j.host, Err: errText("the account's host was not known yet")}
+		}
+		return "", err
+	case !f.active():
+		w, err := f.wake(ctx)
+		if err != nil {
+			return "", err
+		}
+		if w.status != statusActive {
+			return s.note(ctx, j, f, w)
+		}
+		f.back = w
 	}
+	return s.whole(ctx, j, f)
+}
+
+// whole fetches a repository and ends the fetch.
+func (s *schedule) whole(ctx context.Context, j *job, f *fetch) (string, error) {
 	began := time.Now()
-	f := &fetch{Resync: s.Resync, line: s.line, did: j.DID, row: row, pds: j.pds}
 	res, err := f.run(ctx)
 	if err != nil {
+		w, failed := f.heed(ctx, err)
+		if failed != nil {
+			return "", failed
+		}
+		if w.status != "" {
+			return s.note(ctx, j, f, w)
+		}
 		return "", err
+	}
+	if f.back.status != "" { // if the stream has said something meanwhile, that counts
+		if _, err := s.line.Status(ctx, j.DID, f.back.status, f.back.asked); err != nil {
+			return "", err
+		}
 	}
 	if err := s.line.Finish(ctx, j.DID, res.to); err != nil {
 		return "", err
@@ -109,17 +140,6 @@ func (s *schedule) resync(ctx context.Context, j *job, row store.Repo) (string, 
 		"bytes", res.bytes, "created", res.counts.created, "updated", res.counts.updated, "deleted", res.counts.deleted,
 		"unchanged", res.counts.unchanged, "invalid", res.counts.invalid, "took", time.Since(began).Round(time.Millisecond))
 	return resultSynchronized, nil
-}
-
-// inactiveClass is a status of the stream's in the words of failures.
-func inactiveClass(status string) Class {
-	switch status {
-	case "takendown":
-		return TakenDown
-	case "suspended":
-		return Suspended
-	}
-	return Deactivated
 }
 
 // holdsWanted asks the account's host whether there is anything of interest.

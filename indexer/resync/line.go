@@ -6,6 +6,7 @@ package resync
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -35,6 +36,12 @@ type Line interface {
 	// of it at that point of the stream: zero but for the DID, where it was not
 	// followed. What is fetched afterwards must not be older than its Seen.
 	Begin(ctx context.Context, did syntax.DID) (store.Repo, error)
+	// Status notes what those who may be believed have answered, when they were asked
+	// at that time after Begin, on whether the account is active ("active") or why it
+	// is not. It counts like an #account event at this place of the stream: later ones
+	// go beyond it. false says that one has come since Begin, which counts instead.
+	// The fetch is still to be ended.
+	Status(ctx context.Context, did syntax.DID, status string, asked time.Time) (bool, error)
 	// Write applies a part of the difference: changes with Resync set, and letters for
 	// records that are invalid. It waits while the projections are too far behind.
 	Write(ctx context.Context, changes []store.Change, letters []store.DeadLetter) error

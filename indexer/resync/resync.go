@@ -25,6 +25,9 @@ type Config struct {
 	Verifier signer
 	// Identities says which host an account has its repository at.
 	Identities identities
+	// Tombstoned is what the look-up of an account that is deleted for good wraps; nil
+	// where look-ups do not tell.
+	Tombstoned error
 	// Follow names the collections that are fetched: NSIDs, and patterns as app.bsky.*.
 	Follow []string
 

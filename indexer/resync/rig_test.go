@@ -133,6 +133,11 @@ func (l *testLine) end(did syntax.DID) {
 	l.mu.Unlock()
 }
 
+func (l *testLine) Status(ctx context.Context, did syntax.DID, status string, asked time.Time) (bool, error) {
+	active := status == statusActive
+	return true, l.state(ctx, store.RepoUpdate{DID: did, Active: &active, Status: &status, Time: asked})
+}
+
 func (l *testLine) Write(ctx context.Context, changes []store.Change, letters []store.DeadLetter) error {
 	return l.writer.Apply(ctx, store.Batch{Changes: changes, DeadLetters: letters})
 }

@@ -52,7 +52,9 @@ func New(cfg Config) *Directory {
 func newDirectory(cfg Config, client *http.Client) *Directory {
 	base := baseDirectory(cfg, client)
 	base.Resolver.PreferGo = true
-	resolver := resolver{network: base, plc: baseDirectory(cfg, operatorClient())}
+	plc := operatorClient()
+	plc.Transport = tombstones{plc.Transport}
+	resolver := resolver{network: base, plc: baseDirectory(cfg, plc)}
 	return &Directory{
 		CacheDirectory: identity.NewCacheDirectory(resolver, cacheSize, cacheTTL, errorTTL, cacheTTL),
 		base:           base,
@@ -72,6 +74,22 @@ func operatorClient() *http.Client {
 	client := Client(true)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client
+}
+
+// ErrTombstoned is wrapped by the look-up of a DID that the PLC directory says is
+// deleted for good. That it does not know a DID says nothing of the kind.
+var ErrTombstoned = fmt.Errorf("the DID is tombstoned: %w", identity.ErrDIDNotFound)
+
+// tombstones tells by the directory's answers which DIDs are deleted: with 410 Gone.
+type tombstones struct{ http.RoundTripper }
+
+func (t tombstones) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.RoundTripper.RoundTrip(request)
+	if err != nil || response.StatusCode != http.StatusGone {
+		return response, err
+	}
+	_ = response.Body.Close() // nothing was written
+	return nil, ErrTombstoned
 }
 
 // resolver asks the PLC directory for what it knows, and the hosts that DIDs and

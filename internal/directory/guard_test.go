@@ -263,9 +263,17 @@ func TestIdentitiesAreGuarded(t *testing.T) {
 // it elsewhere.
 func TestThePLCDirectoryIsTheOperatorsChoice(t *testing.T) {
 	t.Parallel()
-	const did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+	const did, gone, unknown = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "did:plc:cccccccccccccccccccccccc", "did:plc:dddddddddddddddddddddddd"
 	elsewhere, port := victim(t, "127.0.0.1", answerOK)
 	plc, plcPort := victim(t, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/" + gone:
+			http.Error(w, "{}", http.StatusGone)
+			return
+		case "/" + unknown:
+			http.NotFound(w, r)
+			return
+		}
 		if r.URL.Path != "/"+did {
 			http.Redirect(w, r, "http://127.0.0.1:"+port, http.StatusFound)
 			return
@@ -278,6 +286,13 @@ func TestThePLCDirectoryIsTheOperatorsChoice(t *testing.T) {
 	require.Equal(t, []string{"at://amara.example.com"}, account.AlsoKnownAs)
 	_, err = d.LookupDID(t.Context(), "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
 	require.ErrorIs(t, err, identity.ErrDIDResolutionFailed)
+	_, err = d.LookupDID(t.Context(), gone)
+	require.ErrorIs(t, err, ErrTombstoned)
+	_, err = d.LookupDID(t.Context(), gone)
+	require.ErrorIs(t, err, ErrTombstoned, "from the cache")
+	_, err = d.LookupDID(t.Context(), unknown)
+	require.ErrorIs(t, err, identity.ErrDIDNotFound)
+	require.NotErrorIs(t, err, ErrTombstoned, "not known is not deleted")
 	require.NotZero(t, plc.accepted.Load())
 	require.Zero(t, elsewhere.accepted.Load())
 }

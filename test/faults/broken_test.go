@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/layers-pub/layers-appview/internal/simulate"
 	"github.com/layers-pub/layers-appview/internal/simulate/fault"
 )
@@ -24,15 +26,32 @@ func TestDataLoss(t *testing.T) {
 	l.end()
 }
 
-// TestOutdatedCursor (G8) has the indexer away for longer than the host keeps events.
+// TestOutdatedCursor (G8, G7) has the indexer away for longer than the host keeps
+// events. Accounts come and go meanwhile, of which it is never told.
 func TestOutdatedCursor(t *testing.T) {
-	l := newLive(t, simulate.Config{Window: 150}, 10)
+	l := newLive(t, simulate.Config{Window: 150}, 14)
+	back, changed := l.dids[4], l.dids[5]
+	l.status(back, simulate.Deactivated)
+	l.status(changed, simulate.Deactivated)
 	l.equal(l.ix)
 	l.ix.Stop()
 	l.account()
-	l.play(400)
-	l.play(200)
+	for i, status := range []simulate.Status{simulate.Deactivated, simulate.Suspended, simulate.TakenDown, simulate.Deleted} {
+		l.status(l.dids[i], status)
+	}
+	l.status(back, simulate.Active)
+	l.status(changed, simulate.Deleted)
+	missed := l.LastSeq()
+	l.play(600)
+	frames, err := l.Frames(0, 1)
+	require.NoError(t, err)
+	require.Greater(t, frames[0].Seq, missed, "the host still has the events that were to be missed")
 	l.ix = l.Indexer("--no-workers")
+	l.equal(l.ix)
+	for i, status := range []simulate.Status{simulate.Active, simulate.Deleted} { // the stream goes beyond what was asked for
+		l.status(l.dids[i], status)
+	}
+	l.play(50)
 	l.equal(l.ix)
 	l.end()
 }
