@@ -106,6 +106,12 @@ func (s searchSink) write(ctx context.Context, items []item) (failures []failure
 type graphSink struct {
 	catalog *catalog.Catalog
 	client  *graph.Client
+	repos   deletions
+}
+
+// deletions tells which accounts are deleted; see [store.Reader].
+type deletions interface {
+	Deleted(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error)
 }
 
 func (s graphSink) ping(ctx context.Context) error { return s.client.Ping(ctx) }
@@ -125,11 +131,48 @@ func (s graphSink) write(ctx context.Context, items []item) (failures []failure)
 		}
 		subgraphs = append(subgraphs, sub)
 	}
-	err := s.client.Write(ctx, subgraphs)
+	failures = append(failures, refusals(s.client.Write(ctx, subgraphs))...)
+	return append(failures, s.erase(ctx, items)...)
+}
+
+func refusals(err error) (failures []failure) {
 	if refused := (*graph.WriteError)(nil); errors.As(err, &refused) {
 		for _, f := range refused.Failures {
 			failures = append(failures, failure{key: f.Key, retryable: f.Retryable, err: f.Err})
 		}
+	}
+	return failures
+}
+
+// erase leaves nothing of deleted accounts: the node of a deleted record keeps its
+// version, and with it the record's name. Which accounts these are is asked after
+// the write, so that of two workers the one that is late sees it, too: it cannot
+// bring back what the other one has erased.
+func (s graphSink) erase(ctx context.Context, items []item) []failure {
+	var dids []syntax.DID
+	for _, it := range items {
+		dids = append(dids, it.key.DID)
+	}
+	slices.Sort(dids)
+	deleted, err := s.repos.Deleted(ctx, slices.Compact(dids))
+	var gone []graph.Subgraph
+	for _, it := range items {
+		if deleted[it.key.DID] {
+			gone = append(gone, graph.Subgraph{Key: it.key, Version: it.version(), Deleted: true})
+		}
+	}
+	if err == nil && len(gone) > 0 {
+		if failures := refusals(s.client.Write(ctx, gone)); len(failures) > 0 {
+			return failures
+		}
+		err = s.client.Forget(ctx, gone)
+	}
+	if err == nil {
+		return nil
+	}
+	failures := make([]failure, len(items))
+	for i, it := range items {
+		failures[i] = failure{key: it.key, retryable: true, err: err}
 	}
 	return failures
 }

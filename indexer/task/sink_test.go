@@ -12,10 +12,13 @@ import (
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/fixture"
+	"github.com/layers-pub/layers-appview/internal/graph"
 	"github.com/layers-pub/layers-appview/internal/graph/graphtest"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
 func loadCatalog(t testing.TB) *catalog.Catalog {
@@ -99,9 +102,41 @@ func TestStoresTakeEveryValidRecord(t *testing.T) {
 	t.Run("graph", func(t *testing.T) {
 		t.Parallel()
 		client := graphtest.New(t)
-		require.Empty(t, graphSink{cat, client}.write(ctx, items))
+		require.Empty(t, graphSink{cat, client, store.NewReader(storetest.New(t).Pool)}.write(ctx, items))
 		found := 0
 		require.NoError(t, client.Scan(ctx, func(record.Key, int64) error { found++; return nil }))
 		require.Equal(t, len(items), found)
 	})
+}
+
+// TestALateTaskBringsNothingOfADeletedAccountBack has a worker write what it had read
+// before the account went, when another worker has removed it already.
+func TestALateTaskBringsNothingOfADeletedAccountBack(t *testing.T) {
+	t.Parallel()
+	cat, client, db := loadCatalog(t), graphtest.New(t), storetest.New(t)
+	sink := graphSink{cat, client, store.NewReader(db.Pool)}
+	stale := extremes(t, cat)[:40]
+	gone := make([]item, len(stale))
+	for i, it := range stale {
+		gone[i] = item{key: it.key, rows: []record.Pending{{Key: it.key, Version: 9}}}
+	}
+	require.Empty(t, sink.write(t.Context(), stale))
+	require.Empty(t, sink.write(t.Context(), gone))
+	stored, err := client.Get(t.Context(), stale[0].key)
+	require.NoError(t, err)
+	require.EqualValues(t, 9, stored.Version, "the version of what an account has deleted itself is kept")
+
+	inactive, status := false, store.StatusDeleted
+	update := store.RepoUpdate{DID: stale[0].key.DID, Active: &inactive, Status: &status}
+	require.NoError(t, db.Writer(t, nil).Apply(t.Context(), store.Batch{Repos: []store.RepoUpdate{update}}))
+	require.Empty(t, sink.write(t.Context(), gone))
+	none := func() {
+		for _, it := range stale {
+			_, err := client.Get(t.Context(), it.key)
+			require.ErrorIs(t, err, graph.ErrNotFound, it.key)
+		}
+	}
+	none()
+	require.Empty(t, sink.write(t.Context(), stale))
+	none()
 }

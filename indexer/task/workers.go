@@ -37,7 +37,7 @@ func (s Stores) sinks() map[record.Target]sink {
 		out[record.Search] = searchSink{s.Catalog, s.Search}
 	}
 	if s.Graph != nil {
-		out[record.Graph] = graphSink{s.Catalog, s.Graph}
+		out[record.Graph] = graphSink{s.Catalog, s.Graph, s.Records}
 	}
 	return out
 }

@@ -190,6 +190,26 @@ func TestDeletionLeavesATombstone(t *testing.T) {
 	require.False(t, get(t, client, "unknown").Dangling)
 }
 
+func TestWhatIsForgottenLeavesNothingButOthersEdges(t *testing.T) {
+	t.Parallel()
+	client := graphtest.New(t)
+	write(t, client, subgraph("alone", 5), subgraph("stays", 5), subgraph("named", 5),
+		graph.Subgraph{Key: key("other"), Version: 5, Edges: []graph.Edge{reference("other", "named")}})
+	gone := []graph.Subgraph{deletion("alone", 6), deletion("named", 6), deletion("never", 6)}
+	write(t, client, gone...)
+	require.NoError(t, client.Forget(t.Context(), append(gone, deletion("stays", 6))))
+	for _, name := range []string{"alone", "never"} {
+		_, err := client.Get(t.Context(), key(name))
+		require.ErrorIs(t, err, graph.ErrNotFound, name)
+	}
+	require.False(t, get(t, client, "stays").Dangling, "it was not deleted")
+	require.True(t, get(t, client, "named").Dangling)
+	require.Len(t, get(t, client, "other").Edges, 1)
+	require.NoError(t, client.Forget(t.Context(), gone), "again")
+	write(t, client, subgraph("alone", 1))
+	require.False(t, get(t, client, "alone").Dangling, "its version is forgotten, too")
+}
+
 func TestRepeatedAndShuffledWritesEndAtTheHighestVersion(t *testing.T) {
 	t.Parallel()
 	client := graphtest.New(t)

@@ -69,6 +69,30 @@ func unwritten(subgraphs []Subgraph, err error) error {
 	return &WriteError{Failures: w.failures}
 }
 
+// Forget removes what is left of records that were deleted, their versions too: from
+// then on an older write would bring one back, and the caller has to see that there
+// is none. A node that others' edges name stays for these.
+func (c *Client) Forget(ctx context.Context, deleted []Subgraph) error {
+	at, err := c.Served(ctx)
+	if err != nil {
+		return err
+	}
+	var keys []any
+	for _, s := range deleted {
+		keys = append(keys, at.key(Record(s.Key)))
+	}
+	slices.SortFunc(keys, func(a, b any) int { return cmp.Compare(a.(string), b.(string)) })
+	err = at.transact(ctx, func(tx transaction) error {
+		return tx.run(ctx, "forget records", `UNWIND $rows AS key
+			MATCH (n:Record {key: key}) WHERE n._dangling AND NOT (n)--()
+			DELETE n`, keys)
+	})
+	if err != nil {
+		return fmt.Errorf("neo4j: %w", err)
+	}
+	return nil
+}
+
 type writer struct {
 	client   *Client
 	failures []Failure

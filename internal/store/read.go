@@ -59,6 +59,20 @@ func (r *Reader) Load(ctx context.Context, keys []record.Key) (map[record.Key]re
 	return loaded, nil
 }
 
+// Deleted tells which of some accounts are deleted.
+func (r *Reader) Deleted(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error) {
+	found, err := collect(ctx, r.pool, pgx.RowTo[syntax.DID],
+		"SELECT did FROM repos WHERE did = ANY ($1::text[]) AND NOT active AND status = '"+StatusDeleted+"'", planned, dids)
+	if err != nil {
+		return nil, fmt.Errorf("read which of %d accounts are deleted: %w", len(dids), err)
+	}
+	deleted := make(map[syntax.DID]bool, len(found))
+	for _, did := range found {
+		deleted[did] = true
+	}
+	return deleted, nil
+}
+
 // Present tells which of the records are there, without reading them.
 func (r *Reader) Present(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
 	present := make(map[record.Key]bool, len(keys))

@@ -72,7 +72,8 @@ func (l *lab) traces(did syntax.DID) []string {
 	if n := l.documentsOf(did); n > 0 {
 		traces = append(traces, fmt.Sprintf("Elasticsearch: %d documents", n))
 	}
-	for _, row := range l.Cypher(l.t, "MATCH (n) WHERE n.key STARTS WITH $space RETURN n") {
+	// What another's record refers to has a node with a name alone, whoever had it.
+	for _, row := range l.Cypher(l.t, "MATCH (n) WHERE n.key STARTS WITH $space AND NOT (n._dangling AND n.did IS NULL AND (n)<--()) RETURN n") {
 		node := row.Values[0].(neo4j.Node)
 		if strings.Contains(fmt.Sprint(node.Props), string(did)) {
 			traces = append(traces, fmt.Sprintf("Neo4j: %v %v", node.Labels, node.Props))
