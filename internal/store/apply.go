@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,7 +20,8 @@ import (
 
 // present is what a batch meets: the rows before it.
 type present struct {
-	version   int64 // the last one drawn; enough for every change were drawn with it
+	clock     uint32 // which table that is
+	version   int64  // the last one drawn; enough for every change were drawn with it
 	now       time.Time
 	repos     map[syntax.DID]Repo
 	records   map[record.Key]stored
@@ -39,16 +41,26 @@ func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) 
 	batch := &pgx.Batch{}
 	// The session has the lock already, so this succeeds for as long as it has; it
 	// fails where the session is not what it seems to be, as behind a transaction pooler.
-	batch.Queue("SELECT pg_try_advisory_xact_lock($1)", writerLock).
+	batch.Queue("SELECT pg_try_advisory_xact_lock("+lockNumber+")", writerLock).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&held) })
 	// The cursor promises that what came before it is on disk. With "off", a crash of
 	// the server could take back transactions that it had confirmed, while Redis,
 	// Elasticsearch and Neo4j keep what followed from them. A stricter setting stays.
 	batch.Queue("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')")
-	if draws := len(changes) + len(b.Repos) + len(b.Purge); draws > 0 {
-		batch.Queue("UPDATE clock SET version = version + $1 RETURNING version, now()", draws).
-			QueryRow(func(row pgx.Row) error { return row.Scan(&p.version, &p.now) })
+	draws := len(changes) + len(b.Repos) + len(b.Purge)
+	draw, args := "UPDATE clock SET version = version + $1 RETURNING version, now()", []any{draws}
+	if draws == 0 {
+		draw, args = "SELECT version, now() FROM clock FOR UPDATE", nil
 	}
+	batch.Queue(draw, args...).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&p.version, &p.now)
+		if errors.Is(err, pgx.ErrNoRows) { // a [Succession] has taken the row away
+			return errSucceeded
+		}
+		return err
+	})
+	// With the clock's row held, no other tables can take the place of these.
+	batch.Queue("SELECT coalesce(to_regclass('clock')::oid, 0)").QueryRow(func(row pgx.Row) error { return row.Scan(&p.clock) })
 	p.queueRebuilds(batch)
 	p.queueRepos(batch, b, changes)
 	p.queueRecords(batch, changes)

@@ -15,6 +15,10 @@ import (
 // writerLock is the advisory lock of a database's one writer.
 const writerLock int64 = 0x6c61796572730002
 
+// lockNumber is the lock's number in SQL. Tables in a schema of their own have a
+// writer of their own.
+const lockNumber = "CASE current_schema() WHEN 'public' THEN $1::bigint ELSE hashtextextended(current_schema(), $1::bigint) END"
+
 const (
 	lockPoll      = time.Second     // between two tries to get the lock
 	pingEvery     = 2 * time.Second // while no transaction shows that the session lives
@@ -29,8 +33,11 @@ const (
 type session struct {
 	mu   sync.Mutex // held while the connection is in use
 	conn *pgx.Conn
-	lost chan struct{}
-	once sync.Once
+	// clock is which table that is: another one after a [Succession], whose writer has
+	// to begin anew.
+	clock uint32
+	lost  chan struct{}
+	once  sync.Once
 }
 
 // Lock waits until this process is the database's one writer, however long that
@@ -73,16 +80,16 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 	var conn *pgx.Conn
 	waiting := ""
 	for {
-		held, err := false, error(nil)
+		held, clock, err := false, uint32(0), error(nil)
 		if conn == nil {
 			conn, err = w.connect(ctx)
 		}
 		if err == nil {
-			err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", writerLock).Scan(&held)
+			err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock("+lockNumber+"), coalesce(to_regclass('clock')::oid, 0)", writerLock).Scan(&held, &clock)
 		}
 		switch {
 		case held:
-			return &session{conn: conn, lost: make(chan struct{})}, nil
+			return &session{conn: conn, clock: clock, lost: make(chan struct{})}, nil
 		case ctx.Err() != nil || err != nil && !passing(err):
 			return nil, errors.Join(fmt.Errorf("take the writer's lock: %w", errors.Join(err, ctx.Err())), closeConn(conn))
 		case err != nil:

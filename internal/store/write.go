@@ -138,6 +138,9 @@ func (w *Writer) Apply(ctx context.Context, b Batch) error {
 		if err != nil {
 			return err
 		}
+		if present.clock != s.clock {
+			return errSucceeded
+		}
 		return w.decide(&b, changes, present).write(ctx, tx)
 	})
 	if err != nil {
