@@ -86,7 +86,7 @@ func (d *dev) run(ctx context.Context) error {
 		return err
 	}
 	d.address = "http://" + server.Addr()
-	line := d.indexer()
+	line := d.indexer(d.routes())
 	return together(ctx, func(group *errgroup.Group, ctx context.Context) error {
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return generate(ctx) })

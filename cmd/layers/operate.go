@@ -48,17 +48,22 @@ func migrateCommand() *cli.Command {
 func reindexCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "reindex",
-		Usage: "build projections anew from PostgreSQL",
+		Usage: "build projections anew from PostgreSQL, or PostgreSQL's tables from the network",
 		Description: "Builds the search indexes and the graph beside the served ones and, once they are complete, moves reads and\n" +
 			"writes to them at once; what changes meanwhile is in them. Stopped or killed, it goes on where it was when it is run\n" +
 			"again; --abort drops what there is of it. It ends with what `layers verify` would say.\n" +
-			"The read tables, and single collections (--collection), are written again in place by the workers, which must run.",
-		Flags: operatorFlags(
-			&cli.StringFlag{Name: "from", Value: "postgres", Usage: "what is taken for right: postgres"},
+			"The read tables, and single collections (--collection), are written again in place by the workers, which must run.\n" +
+			"With --from network, the tables of PostgreSQL are filled anew beside the served ones: every repository is found,\n" +
+			"fetched and verified again, and the stream followed, beside the indexer, which must run and follow the same relay.\n" +
+			"Then they take the served ones' place at once. A repository that is whole in the served tables and cannot be fetched\n" +
+			"is listed and tried again for as long as it takes, or given up with --force.",
+		Flags: slices.Concat(followFlags(), resyncFlags(), backfillFlags(), operatorFlags(
+			&cli.StringFlag{Name: "from", Value: "postgres", Usage: "what is taken for right: postgres or network"},
+			&cli.BoolFlag{Name: "force", Usage: "with --from network: switch although repositories that are served could not be fetched"},
 			&cli.StringSliceFlag{Name: "to", Usage: "tables, search or graph; may be repeated (default: all that are configured)"},
 			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection to write again in place; may be repeated"},
 			&cli.BoolFlag{Name: "abort", Usage: "drop what an interrupted run has built"},
-		),
+		)),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return withParts(ctx, command, func(p *parts) error { return reindex(ctx, command, p) })
 		},
@@ -67,8 +72,12 @@ func reindexCommand() *cli.Command {
 
 // reindex builds anew what can be, and has the rest written again in place.
 func reindex(ctx context.Context, command *cli.Command, p *parts) error {
-	if command.String("from") != "postgres" {
-		return problem(command, "from", "%q is not postgres", command.String("from"))
+	switch from := command.String("from"); from {
+	case "postgres":
+	case "network":
+		return reindexNetwork(ctx, command, p)
+	default:
+		return problem(command, "from", "%q is neither postgres nor network", from)
 	}
 	targets, err := chosenTargets(command, p)
 	if err != nil {

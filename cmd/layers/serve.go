@@ -93,7 +93,7 @@ func indexerCommand() *cli.Command {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
 					return fmt.Errorf("preparing PostgreSQL: %w", err)
 				}
-				line := p.indexer()
+				line := p.indexer(p.routes())
 				group.Go(func() error { return line.Run(ctx) })
 				if command.Bool("no-workers") {
 					return nil
@@ -186,9 +186,10 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	return server, nil
 }
 
-func (p *parts) indexer() *indexer.Indexer {
+// indexer makes the line, whose changes projections follow by these routes.
+func (p *parts) indexer(routes store.Routes) *indexer.Indexer {
 	identities := p.directory()
-	writer := store.NewWriter(p.pool, p.routes(), p.logger)
+	writer := store.NewWriter(p.pool, routes, p.logger)
 	verifier := verify.New(identities, verify.Lenient(p.cfg.Lenient))
 	return indexer.New(indexer.Config{
 		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, MaxBackoff: p.cfg.RelayMaxWait, UserAgent: userAgent(), Logger: p.logger}, nil),

@@ -101,7 +101,7 @@ func (s *Succession) Align(ctx context.Context, collections []syntax.NSID) error
 const align = `
 	UPDATE NEXT.records n SET version = o.version, indexed_at = o.indexed_at, sort_key = o.sort_key
 	FROM NOW.records o, NEXT.succession
-	WHERE n.collection = o.collection AND n.did = o.did AND n.rkey = o.rkey AND n.cid = o.cid AND n.version > base`
+	WHERE n.collection = o.collection AND n.did = o.did AND n.rkey = o.rkey AND n.cid = o.cid AND n.value::text = o.value::text AND n.version > base`
 
 // Comparison is how the next tables differ from the served ones.
 type Comparison struct {
@@ -114,7 +114,7 @@ type Comparison struct {
 // Compare counts the differences.
 func (s *Succession) Compare(ctx context.Context) (c Comparison, err error) {
 	err = s.pool.QueryRow(ctx, s.sql(`
-		SELECT count(o.cid), count(n.cid), count(*) FILTER (WHERE n.cid IS NULL), count(*) FILTER (WHERE o.cid IS NULL), count(*) FILTER (WHERE o.cid <> n.cid)
+		SELECT count(o.cid), count(n.cid), count(*) FILTER (WHERE n.cid IS NULL), count(*) FILTER (WHERE o.cid IS NULL), count(*) FILTER (WHERE o.cid <> n.cid OR o.value::text <> n.value::text)
 		FROM NOW.records o FULL JOIN NEXT.records n USING (collection, did, rkey)`)).
 		Scan(&c.Served, &c.Next, &c.Missing, &c.Added, &c.Changed)
 	if err == nil {
@@ -173,8 +173,12 @@ func (s *Succession) steps() []string {
 		"SELECT FROM NOW.clock FOR UPDATE",
 		"SELECT FROM NEXT.clock FOR UPDATE",
 		`DO $$ BEGIN
-			IF EXISTS (SELECT FROM NOW.cursor o JOIN NEXT.cursor n USING (host) WHERE n.seq < o.seq) OR NOT EXISTS (SELECT FROM NEXT.cursor) THEN
+			IF EXISTS (SELECT FROM NOW.cursor o JOIN NEXT.cursor n USING (host) WHERE n.seq < o.seq) OR NOT EXISTS (SELECT FROM NEXT.cursor)
+				OR EXISTS (SELECT FROM NOW.cursor) AND NOT EXISTS (SELECT FROM NOW.cursor JOIN NEXT.cursor USING (host)) THEN
 				RAISE 'the stream has not been applied as far' USING ERRCODE = '` + codeBehind + `';
+			END IF;
+			IF EXISTS (SELECT FROM NEXT.resyncs WHERE attempts = 0) THEN
+				RAISE 'repositories are yet to be fetched' USING ERRCODE = '` + codeBehind + `';
 			END IF;
 			IF EXISTS (SELECT FROM NOW.rebuilds) THEN
 				RAISE 'a projection is being rebuilt: end that first';
@@ -218,7 +222,7 @@ func (s *Succession) steps() []string {
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.
 		"DELETE FROM NOW.clock",
-		"DO $$ BEGIN IF has_schema_privilege('public', " + quote(s.schema) + ", 'USAGE') THEN GRANT USAGE ON SCHEMA " + nextSchema + " TO PUBLIC; END IF; END $$",
+		s.grants(),
 		"ALTER SCHEMA " + pgx.Identifier{s.schema}.Sanitize() + " RENAME TO " + oldSchema,
 		"ALTER SCHEMA " + nextSchema + " RENAME TO " + pgx.Identifier{s.schema}.Sanitize(),
 	}
