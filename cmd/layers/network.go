@@ -64,6 +64,11 @@ func reindexNetwork(ctx context.Context, command *cli.Command, p *parts) error {
 		return err
 	}
 	fmt.Fprintf(s.out, "the old tables are dropped, after %s\n", time.Since(s.began).Round(time.Millisecond))
+	if p.search != nil {
+		if _, err := p.ensureSearch(ctx); err != nil {
+			return err
+		}
+	}
 	report, err := reconcile.Run(ctx, p.stores(), reconcile.Options{Targets: p.targets(), Wait: verifyWait, Logger: p.logger})
 	if err != nil {
 		return err

@@ -87,6 +87,9 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	reads, written := w.readUntil(same, before), w.writeUntilLost()
 	time.Sleep(50 * time.Millisecond)
 	h.apply(t, 1<<40)
+	require.ErrorContains(t, h.Switch(ctx), "yet to be fetched")
+	_, err = w.Pool.Exec(ctx, "UPDATE layers_next.resyncs SET attempts = 1") // tried, in vain
+	require.NoError(t, err)
 	var switched error
 	for range 50 {
 		if switched = h.Switch(ctx); switched == nil {
