@@ -122,12 +122,14 @@ func ids(rows []record.Pending) []int64 {
 }
 
 // Enqueue adds rows for records, so that their projection is written again as
-// they are now, or removed if they are gone: for repairs.
+// they are now, or removed if they are gone: for repairs. The rows have a version of
+// their own, newer than any record's: what somebody has deleted from a projection may
+// have left a version behind there that is newer than the record's.
 func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []record.Key) error {
 	collections, n := splitKeys(keys)
-	_, err := o.pool.Exec(ctx, `
+	_, err := o.pool.Exec(ctx, drawVersion+`
 		INSERT INTO outbox (version, target, collection, did, rkey)
-		SELECT version, $1, collection, did, rkey FROM clock, unnest($2::text[], $3::text[], $4::text[]) AS k (collection, did, rkey)`,
+		SELECT version, $1, collection, did, rkey FROM drawn, unnest($2::text[], $3::text[], $4::text[]) AS k (collection, did, rkey)`,
 		target, collections, n.dids, n.rkeys)
 	if err != nil {
 		return fmt.Errorf("enqueue %d records for %s: %w", len(keys), target, ended(ctx, err))
@@ -135,13 +137,15 @@ func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []recor
 	return nil
 }
 
+const drawVersion = "WITH drawn AS (UPDATE clock SET version = version + 1 RETURNING version)"
+
 // EnqueueCollections lets a projection be written again for all records of
 // collections. The rows come into being as they are claimed, after those of
 // present changes.
 func (o *Outbox) EnqueueCollections(ctx context.Context, target record.Target, collections []syntax.NSID) error {
-	_, err := o.pool.Exec(ctx, `
+	_, err := o.pool.Exec(ctx, drawVersion+`
 		INSERT INTO sweeps (version, target, collection)
-		SELECT version, $1, collection FROM clock, unnest($2::text[]) AS c (collection)`, target, collections)
+		SELECT version, $1, collection FROM drawn, unnest($2::text[]) AS c (collection)`, target, collections)
 	if err != nil {
 		return fmt.Errorf("enqueue %d collections for %s: %w", len(collections), target, ended(ctx, err))
 	}
