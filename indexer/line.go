@@ -131,7 +131,7 @@ func (l *line) resume(ctx context.Context, host string) (int64, bool, error) {
 	if err := l.window.drained(ctx); err != nil {
 		return 0, false, err
 	}
-	return l.cursors.of(ctx, host)
+	return l.cursors.of(ctx, host, l.repos.any())
 }
 
 // apply takes outcomes in order, as many as are ready, and applies them together:

@@ -60,6 +60,13 @@ func (r *repoStates) tracked(repo did) bool {
 	return ok
 }
 
+// any tells whether any repository is followed.
+func (r *repoStates) any() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.followed) > 0
+}
+
 func (r *repoStates) track(repo did) {
 	if r.tracked(repo) {
 		return
@@ -127,7 +134,7 @@ func newCursors(writer *store.Writer) *cursors {
 }
 
 // of is the cursor from which to resume on a host.
-func (c *cursors) of(ctx context.Context, host string) (int64, bool, error) {
+func (c *cursors) of(ctx context.Context, host string, following bool) (int64, bool, error) {
 	c.mu.Lock()
 	seq, ok := c.reached[host]
 	c.mu.Unlock()
@@ -141,7 +148,7 @@ func (c *cursors) of(ctx context.Context, host string) (int64, bool, error) {
 		c.saved(host, seq)
 	default:
 		c.mu.Lock()
-		c.fresh[host] = true
+		c.fresh[host] = following // an empty index has missed nothing that is in it
 		c.mu.Unlock()
 	}
 	return seq, ok, err

@@ -75,6 +75,7 @@ func TestKilledAtCommits(t *testing.T) {
 	}
 	gate.Open(a.LastSeq())
 	ix := l.Indexer("--no-workers")
+	connected(t, ix) // a process that has just begun does not know SIGTERM yet
 	l.equal(ix)
 	ix.Stop()
 }
