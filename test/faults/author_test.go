@@ -52,6 +52,19 @@ func (a *author) account() syntax.DID {
 	return did
 }
 
+// accounts makes accounts that begin with a record of ours. An index follows them from
+// their beginning; one that begins otherwise is fetched whole once it is met, and then
+// is ahead of the stream.
+func (a *author) accounts(n int) {
+	a.t.Helper()
+	for range n {
+		did := a.account()
+		first := simulate.Create("pub.layers.corpus.corpus", "first", nil)
+		first.Value, first.Barred = a.value(key{did, first.Collection, first.Rkey})
+		a.write(did, first)
+	}
+}
+
 // write makes a commit of some writes. What each is worth is found out by their Barred.
 func (a *author) write(did syntax.DID, writes ...simulate.Write) record.Commit {
 	a.t.Helper()

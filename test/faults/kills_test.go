@@ -21,9 +21,7 @@ const kills = 100
 // A kill does not show a missing fsync, since the page cache survives it.
 func TestHundredKills(t *testing.T) {
 	a := newAuthor(t, seeded(t), simulate.Config{KeepDeleted: true})
-	for range 20 {
-		a.account()
-	}
+	a.accounts(20)
 	a.play(3000)
 	last := a.close()
 	l := newLab(t, a, rig.OpenQueues(t), streamAlone)

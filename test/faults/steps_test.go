@@ -42,9 +42,7 @@ func connected(t *testing.T, ix *rig.Process) {
 // a batch, and right after it has, before the indexer hears of it.
 func TestKilledAtCommits(t *testing.T) {
 	a := newAuthor(t, seeded(t), simulate.Config{})
-	for range 10 {
-		a.account()
-	}
+	a.accounts(10)
 	a.play(600)
 	a.close()
 	l := newLab(t, a, rig.OpenQueues(t), streamAlone)

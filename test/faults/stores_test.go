@@ -90,9 +90,7 @@ func heavy(t *testing.T) *simulate.World {
 // what networks do, in the middle of the stream.
 func TestStoreConnections(t *testing.T) {
 	a := newAuthor(t, seeded(t), simulate.Config{KeepDeleted: true})
-	for range 10 {
-		a.account()
-	}
+	a.accounts(10)
 	a.play(1500)
 	a.close()
 	l := newLab(t, a, rig.OpenQueues(t), streamAlone)

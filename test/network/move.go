@@ -122,6 +122,25 @@ func (p *PDS) sign(operation map[string]any) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(signature), err
 }
 
+// host is the address of the PDS that an account's DID document names.
+func (n *Network) host(ctx context.Context, did string) (string, error) {
+	var document struct {
+		Service []struct {
+			ID       string `json:"id"`
+			Endpoint string `json:"serviceEndpoint"`
+		} `json:"service"`
+	}
+	if err := n.plc(ctx, http.MethodGet, "/"+did, nil, &document); err != nil {
+		return "", wrap(err, "look up the host of", did)
+	}
+	for _, service := range document.Service {
+		if service.ID == "#atproto_pds" {
+			return service.Endpoint, nil
+		}
+	}
+	return "", fmt.Errorf("%s names no PDS", did)
+}
+
 // plc asks the PLC directory.
 func (n *Network) plc(ctx context.Context, method, path string, body, answer any) error {
 	var content bytes.Buffer

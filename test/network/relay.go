@@ -24,8 +24,9 @@ import (
 // and carry stays as the PDSes made it. It also tells whom a handle of theirs
 // names, since those are in no DNS.
 //
-// It checks nothing. The relay program of the real network would, but it refuses
-// hosts on loopback.
+// It checks no more than that an event comes from the PDS that the account's DID
+// document names: what a former host says of an account does not count. The relay
+// program of the real network checks signatures too, but it refuses hosts on loopback.
 type Relay struct {
 	URL string // ws://, for subscriptions; http:// in its place for questions
 
@@ -60,7 +61,7 @@ func (n *Network) Relay(t testing.TB) *Relay {
 		}
 		_ = response.Body.Close()
 		context.AfterFunc(ctx, func() { _ = conn.Close() })
-		following.Go(func() { r.follow(ctx, conn) })
+		following.Go(func() { r.follow(ctx, pds, conn) })
 	}
 	t.Cleanup(func() {
 		cancel()
@@ -75,14 +76,17 @@ func (n *Network) Relay(t testing.TB) *Relay {
 }
 
 // follow takes over one PDS's events until the context ends.
-func (r *Relay) follow(ctx context.Context, conn *websocket.Conn) {
+func (r *Relay) follow(ctx context.Context, pds *PDS, conn *websocket.Conn) {
 	for {
 		_, frame, err := conn.ReadMessage()
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			err = r.add(frame)
+			err = r.add(ctx, pds, frame)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 		if err != nil {
 			log.Printf("relay: following %s: %v", conn.RemoteAddr(), err)
@@ -94,27 +98,23 @@ func (r *Relay) follow(ctx context.Context, conn *websocket.Conn) {
 	}
 }
 
-// add gives an event its place in the common stream.
-func (r *Relay) add(frame []byte) error {
+// add gives an event of a PDS's its place in the common stream.
+func (r *Relay) add(ctx context.Context, from *PDS, frame []byte) error {
 	var event stream.XRPCStreamEvent
 	if err := event.Deserialize(bytes.NewReader(frame)); err != nil {
 		return fmt.Errorf("decode event: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seq := int64(len(r.frames) + 1)
-	switch {
-	case event.RepoCommit != nil:
-		event.RepoCommit.Seq = seq
-	case event.RepoSync != nil:
-		event.RepoSync.Seq = seq
-	case event.RepoIdentity != nil:
-		event.RepoIdentity.Seq = seq
-	case event.RepoAccount != nil:
-		event.RepoAccount.Seq = seq
-	default:
+	did, seq := about(&event)
+	if seq == nil {
 		return fmt.Errorf("an event of a kind that is not relayed: %q", frame[:min(len(frame), 64)])
 	}
+	host, err := r.network.host(ctx, did)
+	if err != nil || host != from.URL {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*seq = int64(len(r.frames) + 1)
 	var out bytes.Buffer
 	if err := event.Serialize(&out); err != nil {
 		return fmt.Errorf("encode event: %w", err)
@@ -123,6 +123,21 @@ func (r *Relay) add(frame []byte) error {
 	close(r.grown)
 	r.grown = make(chan struct{})
 	return nil
+}
+
+// about tells whose event it is, and where its sequence number is.
+func about(event *stream.XRPCStreamEvent) (did string, seq *int64) {
+	switch {
+	case event.RepoCommit != nil:
+		return event.RepoCommit.Repo, &event.RepoCommit.Seq
+	case event.RepoSync != nil:
+		return event.RepoSync.Did, &event.RepoSync.Seq
+	case event.RepoIdentity != nil:
+		return event.RepoIdentity.Did, &event.RepoIdentity.Seq
+	case event.RepoAccount != nil:
+		return event.RepoAccount.Did, &event.RepoAccount.Seq
+	}
+	return "", nil
 }
 
 // LastSeq is the sequence number of the latest event, 0 before the first.
