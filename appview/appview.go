@@ -23,6 +23,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 )
 
@@ -49,6 +50,7 @@ type Config struct {
 // Deps are the parts that the server is put together from.
 type Deps struct {
 	XRPC    *xrpc.Service        // nil for a process that answers probes alone
+	REST    *rest.Service        // nil for none
 	Checks  []Check              // what has to answer for the process to be ready
 	Metrics *prometheus.Registry // where the server's own metrics go, and what /metrics shows
 	Logger  *slog.Logger
@@ -92,8 +94,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("register metrics: %w", err), s.Close())
 	}
+	routes, err := s.routes(deps, identity, measures)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.public = &http.Server{
-		Handler:           s.routes(deps.XRPC, identity, measures),
+		Handler:           routes,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      readTimeout + cfg.RequestTimeout + sendTimeout,
@@ -131,7 +137,7 @@ func (s *Server) Addr() string { return s.publicListener.Addr().String() }
 func (s *Server) MetricsAddr() string { return s.metricsConn.Addr().String() }
 
 // routes puts the middleware around every path that the public address has.
-func (s *Server) routes(queries *xrpc.Service, id identity, m *measures) http.Handler {
+func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, error) {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.Logger.SetOutput(discard{})
@@ -152,15 +158,23 @@ func (s *Server) routes(queries *xrpc.Service, id identity, m *measures) http.Ha
 	)
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)
-	if queries == nil {
-		return e
+	if deps.XRPC == nil {
+		return e, nil
 	}
-	queries.Mount(e)
+	deps.XRPC.Mount(e)
+	if deps.REST != nil {
+		document, err := deps.REST.Document()
+		if err != nil {
+			return nil, err
+		}
+		deps.REST.Mount(e)
+		get(e, "/openapi.json", answerBlob(echo.MIMEApplicationJSON, document))
+	}
 	get(e, "/xrpc/_health", answerJSON(map[string]string{"version": s.cfg.Version}))
 	get(e, "/.well-known/did.json", answerJSON(id.document()))
 	get(e, "/robots.txt", answerText(robots))
-	get(e, "/", answerText(landing(id, queries.Queries())))
-	return e
+	get(e, "/", answerText(landing(id, deps.XRPC.Queries())))
+	return e, nil
 }
 
 // get mounts h for GET and HEAD.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 )
 
@@ -105,7 +106,7 @@ func deadline(d time.Duration) echo.MiddlewareFunc {
 // the path itself of another route, "unknown" for what no route has. Paths that
 // clients invent never become labels.
 func routeLabel(matched string) string {
-	if matched == "" || matched == xrpc.CatchAll {
+	if matched == "" || matched == xrpc.CatchAll || matched == rest.CatchAll {
 		return "unknown"
 	}
 	if nsid, ok := xrpc.Method(matched); ok {

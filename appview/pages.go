@@ -66,6 +66,10 @@ func answerJSON(body any) echo.HandlerFunc {
 	return func(c echo.Context) error { return c.JSON(http.StatusOK, body) }
 }
 
+func answerBlob(mediaType string, body []byte) echo.HandlerFunc {
+	return func(c echo.Context) error { return c.Blob(http.StatusOK, mediaType, body) }
+}
+
 func answerText(body string) echo.HandlerFunc {
 	return func(c echo.Context) error { return c.String(http.StatusOK, body) }
 }

@@ -27,8 +27,8 @@ var buffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// answerJSON sends what fill appends to a buffer of the pool.
-func answerJSON(c echo.Context, fill func(b []byte) []byte) error {
+// AnswerJSON sends what fill appends to a buffer of the pool.
+func AnswerJSON(c echo.Context, fill func(b []byte) []byte) error {
 	buffer := buffers.Get().(*[]byte)
 	defer func() {
 		if cap(*buffer) <= maxKeptAside {
@@ -44,21 +44,22 @@ func answerJSON(c echo.Context, fill func(b []byte) []byte) error {
 	return err
 }
 
-// appendRecord appends {"uri":…,"cid":…,"value":…}.
-func appendRecord(b []byte, r *record.Record) []byte {
+// AppendRecord appends {"uri":…,"cid":…,"value":…}.
+func AppendRecord(b []byte, r *record.Record) []byte {
 	return append(appendFields(append(b, '{'), r), '}')
 }
 
 func appendFields(b []byte, r *record.Record) []byte {
 	b = append(b, `"uri":"`...)
-	b = appendURI(b, r.Key)
+	b = AppendURI(b, r.Key)
 	b = append(b, `","cid":"`...)
 	b = append(b, r.CID...)
 	b = append(b, `","value":`...)
 	return append(b, r.Value...)
 }
 
-func appendURI(b []byte, k record.Key) []byte {
+// AppendURI appends the AT-URI of a record.
+func AppendURI(b []byte, k record.Key) []byte {
 	b = append(b, "at://"...)
 	b = append(b, k.DID...)
 	b = append(b, '/')
@@ -91,10 +92,10 @@ func appendPage(b []byte, items string, records []record.Record, cursor string, 
 // HeaderETag is the name of the header in the form that net/http keeps it.
 const HeaderETag = "Etag"
 
-// unchanged labels the answer with the record's CID, and tells whether that is
+// Unchanged labels the answer with the record's CID, and tells whether that is
 // what the client already has. The tag is weak, since the same record may go out
 // compressed or not.
-func unchanged(c echo.Context, cid syntax.CID) bool {
+func Unchanged(c echo.Context, cid syntax.CID) bool {
 	tag := `W/"` + string(cid) + `"`
 	c.Response().Header().Set(HeaderETag, tag)
 	return matches(c.Request().Header.Values("If-None-Match"), tag)

@@ -66,8 +66,8 @@ func alphanumeric(c byte) bool {
 
 func letter(text string) bool { return text != "" && alphanumeric(text[0]) && text[0] > '9' }
 
-// splitURI takes a valid AT-URI apart; collection and rkey are empty if it has none.
-func splitURI(uri syntax.ATURI) (repo syntax.AtIdentifier, collection syntax.NSID, rkey syntax.RecordKey) {
+// SplitURI takes a valid AT-URI apart; collection and rkey are empty if it has none.
+func SplitURI(uri syntax.ATURI) (repo syntax.AtIdentifier, collection syntax.NSID, rkey syntax.RecordKey) {
 	authority, path, _ := strings.Cut(strings.TrimPrefix(string(uri), "at://"), "/")
 	c, r, _ := strings.Cut(path, "/")
 	return syntax.AtIdentifier(authority), syntax.NSID(c), syntax.RecordKey(r)

@@ -37,7 +37,7 @@ func FuzzValidURI(f *testing.F) {
 			return
 		}
 		uri := syntax.ATURI(text)
-		repo, collection, rkey := splitURI(uri)
+		repo, collection, rkey := SplitURI(uri)
 		require.Equal(t, uri.Authority(), repo)
 		require.Equal(t, uri.Collection(), collection)
 		require.Equal(t, uri.RecordKey(), rkey)

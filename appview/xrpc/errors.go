@@ -38,7 +38,9 @@ func (e *Error) Unwrap() error { return e.cause }
 
 const retryAfter = 2 * time.Second // what a client waits before it asks a store again that did not answer
 
-func invalidRequest(format string, args ...any) *Error {
+// InvalidRequest is the answer to a request that its sender got wrong: what was
+// expected where, and what came.
+func InvalidRequest(format string, args ...any) *Error {
 	return &Error{Status: http.StatusBadRequest, Name: "InvalidRequest", Message: fmt.Sprintf(format, args...)}
 }
 
@@ -51,7 +53,8 @@ func methodNotImplemented(format string, args ...any) *Error {
 	return &Error{Status: http.StatusNotImplemented, Name: "MethodNotImplemented", Message: fmt.Sprintf(format, args...)}
 }
 
-func unavailable(cause error) *Error {
+// Unavailable is the answer while a store cannot be asked.
+func Unavailable(cause error) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable",
 		Message: "the index cannot be read at the moment; try again", RetryAfter: retryAfter, cause: cause,
@@ -73,7 +76,7 @@ func AsError(err error) *Error {
 	case errors.Is(err, context.Canceled):
 		return &Error{Status: statusClientGone, Name: "RequestCanceled", Message: "the client closed the request", cause: err}
 	case errors.Is(err, context.DeadlineExceeded), outOfReach(err):
-		return unavailable(err)
+		return Unavailable(err)
 	case errors.As(err, &fromEcho):
 		return fromRouter(fromEcho)
 	default:
@@ -141,9 +144,13 @@ func ErrorHandler(logger *slog.Logger) echo.HTTPErrorHandler {
 			res.Header().Set(echo.HeaderRetryAfter, strconv.Itoa(seconds))
 		}
 		body := struct {
-			Error   string `json:"error"`
-			Message string `json:"message"`
-		}{answer.Name, answer.Message}
+			Error     string `json:"error"`
+			Message   string `json:"message"`
+			RequestID string `json:"requestId,omitempty"`
+		}{Error: answer.Name, Message: answer.Message}
+		if !strings.HasPrefix(c.Request().URL.Path, prefix) { // AT Protocol has two fields
+			body.RequestID = res.Header().Get(echo.HeaderXRequestID)
+		}
 		if err := c.JSON(answer.Status, body); err != nil {
 			logger.DebugContext(c.Request().Context(), "error answer not sent", slog.Any("error", err))
 		}

@@ -19,9 +19,9 @@ const (
 // getExternal answers one foreign record. The parameter fresh has no effect:
 // the firehose keeps the index at the network's state, and fromCache says that
 // this is where the answer is from.
-func (s *Service) getExternal(ep *endpoint) echo.HandlerFunc {
+func (s *Service) getExternal(ep *Endpoint) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		args, err := ep.parse(c.Request().URL.RawQuery)
+		args, err := ep.Parse(c.Request().URL.RawQuery)
 		if err != nil {
 			return err
 		}
@@ -40,16 +40,16 @@ func (s *Service) getExternal(ep *endpoint) echo.HandlerFunc {
 }
 
 // listExternal answers a page of foreign records.
-func (s *Service) listExternal(ep *endpoint) echo.HandlerFunc {
+func (s *Service) listExternal(ep *Endpoint) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		args, err := ep.parse(c.Request().URL.RawQuery)
+		args, err := ep.Parse(c.Request().URL.RawQuery)
 		if err != nil {
 			return err
 		}
-		query := store.ForeignQuery{Limit: args.limit()}
+		query := store.ForeignQuery{Limit: args.Limit()}
 		var filters []filter
 		for _, name := range []string{"did", "nsid", "nsidPrefix"} {
-			value, ok := args.text(name)
+			value, ok := args.Text(name)
 			if !ok {
 				continue
 			}
@@ -72,7 +72,7 @@ func (s *Service) listExternal(ep *endpoint) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return answerJSON(c, func(b []byte) []byte {
+		return AnswerJSON(c, func(b []byte) []byte {
 			return appendPage(b, "records", page.Records, nextCursor(scope, page), appendExternal)
 		})
 	}

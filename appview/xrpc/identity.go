@@ -60,7 +60,7 @@ func (h *handles) did(ctx context.Context, parameter string, id syntax.AtIdentif
 		did, err = h.ask(ctx, handle)
 	}
 	if errors.Is(err, errUnresolved) {
-		return "", invalidRequest("parameter %q: could not resolve handle %s", parameter, quote(string(handle)))
+		return "", InvalidRequest("parameter %q: could not resolve handle %s", parameter, Quote(string(handle)))
 	}
 	return did, err
 }
@@ -100,7 +100,7 @@ func (h *handles) ask(ctx context.Context, handle syntax.Handle) (syntax.DID, er
 
 // uri gives an AT-URI whose authority is a handle the DID instead.
 func (h *handles) uri(ctx context.Context, parameter string, uri syntax.ATURI) (syntax.ATURI, error) {
-	authority, _, _ := splitURI(uri)
+	authority, _, _ := SplitURI(uri)
 	if authority.IsDID() {
 		return uri, nil
 	}
@@ -109,4 +109,10 @@ func (h *handles) uri(ctx context.Context, parameter string, uri syntax.ATURI) (
 		return "", err
 	}
 	return syntax.ATURI("at://" + string(did) + strings.TrimPrefix(string(uri), "at://"+string(authority))), nil
+}
+
+// DID resolves a handle or passes a DID through, as for XRPC: a handle that nothing
+// resolves is an InvalidRequest that names the parameter.
+func (s *Service) DID(ctx context.Context, parameter string, id syntax.AtIdentifier) (syntax.DID, error) {
+	return s.handles.did(ctx, parameter, id)
 }

@@ -3,6 +3,7 @@ package xrpc
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -12,32 +13,33 @@ import (
 	"github.com/layers-pub/layers-appview/internal/catalog"
 )
 
-// endpoint is one query of the catalog, made ready to be asked.
-type endpoint struct {
+// Endpoint is one query of the catalog, made ready to be asked.
+type Endpoint struct {
 	query *catalog.Query
 	param map[string]int // name to position in query.Params
 }
 
-func newEndpoint(q *catalog.Query) *endpoint {
-	ep := &endpoint{query: q, param: make(map[string]int, len(q.Params))}
+// NewEndpoint makes a query ready.
+func NewEndpoint(q *catalog.Query) *Endpoint {
+	ep := &Endpoint{query: q, param: make(map[string]int, len(q.Params))}
 	for i, p := range q.Params {
 		ep.param[p.Name] = i
 	}
 	return ep
 }
 
-// arguments are the parameters of one request, checked against the lexicon:
+// Arguments are the parameters of one request, checked against the lexicon:
 // for each parameter of the query, in its order, the values given.
-type arguments struct {
-	ep    *endpoint
+type Arguments struct {
+	ep    *Endpoint
 	given [][]string
 }
 
-// parse checks a raw query string. Its errors are InvalidRequest and name the
+// Parse checks a raw query string. Its errors are InvalidRequest and name the
 // parameter and what the lexicon expects of it. Parameters that the lexicon does
 // not know are passed over, since clients send some of their own.
-func (ep *endpoint) parse(raw string) (arguments, error) {
-	args := arguments{ep: ep, given: make([][]string, len(ep.query.Params))}
+func (ep *Endpoint) Parse(raw string) (Arguments, error) {
+	args := Arguments{ep: ep, given: make([][]string, len(ep.query.Params))}
 	for raw != "" {
 		var pair string
 		pair, raw, _ = strings.Cut(raw, "&")
@@ -45,27 +47,27 @@ func (ep *endpoint) parse(raw string) (arguments, error) {
 			continue
 		}
 		if err := args.add(pair); err != nil {
-			return arguments{}, err
+			return Arguments{}, err
 		}
 	}
 	for i, p := range ep.query.Params {
 		if p.Required && len(args.given[i]) == 0 {
-			return arguments{}, invalidRequest("parameter %q is required: expected %s", p.Name, expected(p))
+			return Arguments{}, InvalidRequest("parameter %q is required: expected %s", p.Name, expected(p))
 		}
 	}
 	return args, nil
 }
 
 // add takes one name=value of the query string.
-func (a *arguments) add(pair string) error {
+func (a *Arguments) add(pair string) error {
 	rawName, rawValue, _ := strings.Cut(pair, "=")
 	name, err := url.QueryUnescape(rawName)
 	if err != nil {
-		return invalidRequest("parameter name %s: malformed percent-encoding", quote(rawName))
+		return InvalidRequest("parameter name %s: malformed percent-encoding", Quote(rawName))
 	}
 	value, err := url.QueryUnescape(rawValue)
 	if err != nil {
-		return invalidRequest("parameter %s: malformed percent-encoding in %s", quote(name), quote(rawValue))
+		return InvalidRequest("parameter %s: malformed percent-encoding in %s", Quote(name), Quote(rawValue))
 	}
 	i, known := a.ep.param[name]
 	if !known {
@@ -73,11 +75,11 @@ func (a *arguments) add(pair string) error {
 	}
 	p := a.ep.query.Params[i]
 	if len(a.given[i]) > 0 && !p.Repeated {
-		return invalidRequest("parameter %q: expected once, was given more than once", name)
+		return InvalidRequest("parameter %q: expected once, was given more than once", name)
 	}
 	value, ok := checked(p, value)
 	if !ok {
-		return invalidRequest("parameter %q: expected %s, got %s", name, expected(p), quote(value))
+		return InvalidRequest("parameter %q: expected %s, got %s", name, expected(p), Quote(value))
 	}
 	a.given[i] = append(a.given[i], value)
 	return nil
@@ -99,7 +101,7 @@ func checked(p catalog.Param, value string) (string, bool) {
 	case catalog.Boolean:
 		return value, value == "true" || value == "false"
 	}
-	if p.MaxLength != nil && len(value) > *p.MaxLength {
+	if p.MaxLength != nil && len(value) > *p.MaxLength || p.Enum != nil && !slices.Contains(p.Enum, value) {
 		return value, false
 	}
 	return value, wellFormed(p.Format, value)
@@ -159,6 +161,8 @@ func expected(p catalog.Param) string {
 		return "an integer"
 	case p.Type == catalog.Boolean:
 		return "true or false"
+	case p.Enum != nil:
+		return "one of " + strings.Join(p.Enum, ", ")
 	case inWords[p.Format] != "":
 		return inWords[p.Format]
 	case p.MaxLength != nil:
@@ -167,8 +171,8 @@ func expected(p catalog.Param) string {
 	return "UTF-8 text without NUL"
 }
 
-// quote shows a client's value back to it, cut short and with nothing unprintable.
-func quote(value string) string {
+// Quote shows a client's value back to it, cut short and with nothing unprintable.
+func Quote(value string) string {
 	const most = 80
 	if len(value) > most {
 		return fmt.Sprintf("%+q...", value[:most])
@@ -176,25 +180,25 @@ func quote(value string) string {
 	return fmt.Sprintf("%+q", value)
 }
 
-// texts are the values of a parameter; none if it was not given.
-func (a *arguments) texts(name string) []string {
+// Texts are the values of a parameter; none if it was not given.
+func (a *Arguments) Texts(name string) []string {
 	if i, ok := a.ep.param[name]; ok {
 		return a.given[i]
 	}
 	return nil
 }
 
-// text is the value of a parameter that may be given once.
-func (a *arguments) text(name string) (string, bool) {
-	if given := a.texts(name); len(given) > 0 {
+// Text is the value of a parameter that may be given once.
+func (a *Arguments) Text(name string) (string, bool) {
+	if given := a.Texts(name); len(given) > 0 {
 		return given[0], true
 	}
 	return "", false
 }
 
-// limit is the page size asked for, or the lexicon's default.
-func (a *arguments) limit() int {
-	if text, ok := a.text("limit"); ok {
+// Limit is the page size asked for, or the lexicon's default.
+func (a *Arguments) Limit() int {
+	if text, ok := a.Text("limit"); ok {
 		n, _ := strconv.Atoi(text) // parse has checked it
 		return n
 	}

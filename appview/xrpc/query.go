@@ -14,9 +14,9 @@ import (
 )
 
 // get answers {uri, cid, value} for the record that the parameter uri names.
-func (s *Service) get(ep *endpoint) echo.HandlerFunc {
+func (s *Service) get(ep *Endpoint) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		args, err := ep.parse(c.Request().URL.RawQuery)
+		args, err := ep.Parse(c.Request().URL.RawQuery)
 		if err != nil {
 			return err
 		}
@@ -25,9 +25,9 @@ func (s *Service) get(ep *endpoint) echo.HandlerFunc {
 			return err
 		}
 		if asked.Collection != ep.query.Collection {
-			return invalidRequest("parameter %q: expected a record of the collection %s, got one of %s", "uri", ep.query.Collection, quote(string(asked.Collection)))
+			return InvalidRequest("parameter %q: expected a record of the collection %s, got one of %s", "uri", ep.query.Collection, Quote(string(asked.Collection)))
 		}
-		return s.answerRecord(c, asked, "RecordNotFound", appendRecord)
+		return s.answerRecord(c, asked, "RecordNotFound", AppendRecord)
 	}
 }
 
@@ -38,11 +38,11 @@ type target struct {
 }
 
 // target reads the parameter uri, whose repository may be given by handle.
-func (s *Service) target(ctx context.Context, args *arguments) (target, error) {
-	text, _ := args.text("uri")
-	repo, collection, rkey := splitURI(syntax.ATURI(text))
+func (s *Service) target(ctx context.Context, args *Arguments) (target, error) {
+	text, _ := args.Text("uri")
+	repo, collection, rkey := SplitURI(syntax.ATURI(text))
 	if rkey == "" {
-		return target{}, invalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", quote(text))
+		return target{}, InvalidRequest("parameter %q: expected the AT-URI of one record, with collection and record key, got %s", "uri", Quote(text))
 	}
 	did, err := s.handles.did(ctx, "uri", repo)
 	return target{record.Key{DID: did, Collection: collection, Rkey: rkey}, repo.IsHandle()}, err
@@ -60,45 +60,71 @@ func (s *Service) answerRecord(c echo.Context, asked target, missing string, fil
 	}
 	// The CID stands for the whole answer, except that a handle may pass to
 	// another repository.
-	if !asked.byHandle && unchanged(c, found.CID) {
+	if !asked.byHandle && Unchanged(c, found.CID) {
 		return c.NoContent(http.StatusNotModified)
 	}
-	return answerJSON(c, func(b []byte) []byte { return fill(b, &found) })
+	return AnswerJSON(c, func(b []byte) []byte { return fill(b, &found) })
 }
 
 // list answers a page of {uri, cid, value}, newest first.
-func (s *Service) list(ep *endpoint) echo.HandlerFunc {
+func (s *Service) list(ep *Endpoint) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		args, err := ep.parse(c.Request().URL.RawQuery)
+		args, err := ep.Parse(c.Request().URL.RawQuery)
 		if err != nil {
 			return err
 		}
-		ctx := c.Request().Context()
-		filters, err := s.filters(ctx, &args)
+		list, err := s.Listing(c.Request().Context(), &args)
 		if err != nil {
 			return err
 		}
-		scope := newScope(ep.query.NSID, filters)
-		query := store.Query{Collection: ep.query.Collection, Limit: args.limit()}
-		if query.After, err = args.after(scope); err != nil {
-			return err
-		}
-		for _, f := range filters {
-			if f.repo {
-				did := syntax.DID(f.values[0])
-				query.Repo = &did
-				continue
-			}
-			query.Match = append(query.Match, store.Match{Name: f.property, Values: f.values})
-		}
-		page, err := s.reads.List(ctx, query)
+		page, cursor, err := list.Page(c.Request().Context())
 		if err != nil {
 			return err
 		}
-		return answerJSON(c, func(b []byte) []byte {
-			return appendPage(b, ep.query.Items, page.Records, nextCursor(scope, page), appendRecord)
+		return AnswerJSON(c, func(b []byte) []byte {
+			return appendPage(b, ep.query.Items, page, cursor, AppendRecord)
 		})
 	}
+}
+
+// Listing is a list that a request asks for, and how far it has been read.
+type Listing struct {
+	reads reader
+	scope scope
+	query store.Query
+}
+
+// Listing is the list of the endpoint's collection that the arguments describe.
+func (s *Service) Listing(ctx context.Context, args *Arguments) (*Listing, error) {
+	filters, err := s.filters(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	q := args.ep.query
+	l := &Listing{reads: s.reads, scope: newScope(q.NSID, filters), query: store.Query{Collection: q.Collection, Limit: args.Limit()}}
+	if l.query.After, err = args.after(l.scope); err != nil {
+		return nil, err
+	}
+	for _, f := range filters {
+		if f.repo {
+			did := syntax.DID(f.values[0])
+			l.query.Repo = &did
+			continue
+		}
+		l.query.Match = append(l.query.Match, store.Match{Name: f.property, Values: f.values})
+	}
+	return l, nil
+}
+
+// Page reads the next page. The cursor continues after it; an empty one says that
+// this was the last, and that there is nothing to call Page for any more.
+func (l *Listing) Page(ctx context.Context) (records []record.Record, cursor string, err error) {
+	page, err := l.reads.List(ctx, l.query)
+	if err != nil {
+		return nil, "", err
+	}
+	l.query.After = page.Next
+	return page.Records, nextCursor(l.scope, page), nil
 }
 
 // filter is a list parameter that was given: a record matches if the property
@@ -113,7 +139,7 @@ type filter struct {
 // filters are the list's filters as the store compares them: handles turned into
 // DIDs, and values in an order of their own, so that the same question is the
 // same scope however it is put.
-func (s *Service) filters(ctx context.Context, args *arguments) ([]filter, error) {
+func (s *Service) filters(ctx context.Context, args *Arguments) ([]filter, error) {
 	var filters []filter
 	for i, p := range args.ep.query.Params {
 		given := args.given[i]
@@ -154,17 +180,17 @@ func (s *Service) comparable(ctx context.Context, name, format, value string) ([
 }
 
 // after is where the page begins: nil for the first.
-func (a *arguments) after(s scope) (*store.Position, error) {
-	text, ok := a.text("cursor")
+func (a *Arguments) after(s scope) (*store.Position, error) {
+	text, ok := a.Text("cursor")
 	if !ok {
 		return nil, nil
 	}
 	at, err := decodeCursor(text, s)
 	switch {
 	case errors.Is(err, errCursorForeign):
-		return nil, invalidRequest("parameter %q: cursor does not belong to this query: expected one from an earlier page with the same filters", "cursor")
+		return nil, InvalidRequest("parameter %q: cursor does not belong to this query: expected one from an earlier page with the same filters", "cursor")
 	case err != nil:
-		return nil, invalidRequest("parameter %q: expected a cursor from an earlier page, got %s", "cursor", quote(text))
+		return nil, InvalidRequest("parameter %q: expected a cursor from an earlier page, got %s", "cursor", Quote(text))
 	}
 	return &at, nil
 }

@@ -54,13 +54,22 @@ func Method(route string) (nsid string, ok bool) {
 	return nsid, ok && route != CatchAll && !strings.HasPrefix(nsid, "_")
 }
 
-// Queries are the queries that are answered, sorted.
-func (s *Service) Queries() []syntax.NSID {
-	var names []syntax.NSID
+// Answered are the queries that are answered, sorted. Read them only.
+func (s *Service) Answered() []*catalog.Query {
+	var all []*catalog.Query
 	for _, q := range s.catalog.Queries() {
 		if _, ok := s.handler(q); ok {
-			names = append(names, q.NSID)
+			all = append(all, q)
 		}
+	}
+	return all
+}
+
+// Queries are the names of the queries that are answered, sorted.
+func (s *Service) Queries() []syntax.NSID {
+	var names []syntax.NSID
+	for _, q := range s.Answered() {
+		names = append(names, q.NSID)
 	}
 	return names
 }
@@ -78,7 +87,7 @@ func (s *Service) Mount(e *echo.Echo) {
 
 // handler picks what answers a query; ok is false for one that is only declined.
 func (s *Service) handler(q *catalog.Query) (h echo.HandlerFunc, ok bool) {
-	ep := newEndpoint(q)
+	ep := NewEndpoint(q)
 	switch {
 	case q.NSID == getExternal:
 		return s.getExternal(ep), true
@@ -107,7 +116,7 @@ func (s *Service) refuse(c echo.Context) error {
 	}
 	nsid, err := syntax.ParseNSID(name)
 	if err != nil {
-		return invalidRequest("expected the NSID of a method after /xrpc/, got %s", quote(name))
+		return InvalidRequest("expected the NSID of a method after /xrpc/, got %s", Quote(name))
 	}
 	for _, q := range s.catalog.Queries() {
 		if q.NSID == nsid {
@@ -118,5 +127,5 @@ func (s *Service) refuse(c echo.Context) error {
 			}
 		}
 	}
-	return methodNotImplemented("no method %s here", quote(string(nsid)))
+	return methodNotImplemented("no method %s here", Quote(string(nsid)))
 }

@@ -45,7 +45,8 @@ var allowed = map[string][]string{
 
 	// The answers.
 	"appview/xrpc": {"internal/record", "internal/catalog", "internal/store"},
-	"appview":      {"internal/catalog", "appview/xrpc"},
+	"appview/rest": {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview":      {"internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
 	"internal/fixture":  {"lexicons", "internal/record"},
@@ -58,7 +59,7 @@ var allowed = map[string][]string{
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
-		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc",
+		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest",
 	},
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/appview"
+	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/indexer"
 	"github.com/layers-pub/layers-appview/indexer/firehose"
@@ -168,6 +169,14 @@ func (p *parts) queries() *xrpc.Service {
 	return xrpc.New(p.catalog, store.NewReader(p.pool), p.directory())
 }
 
+// rest makes what answers web clients; nil without queries.
+func (p *parts) rest(queries *xrpc.Service) *rest.Service {
+	if queries == nil {
+		return nil
+	}
+	return rest.New(rest.Deps{Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Version: version})
+}
+
 // server makes the HTTP side; without queries it answers probes alone.
 func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	var checks []appview.Check
@@ -179,7 +188,7 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
 		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain,
-	}, appview.Deps{XRPC: queries, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+	}, appview.Deps{XRPC: queries, REST: p.rest(queries), Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}

@@ -44,6 +44,7 @@ type Param struct {
 	Maximum     *int64
 	MaxLength   *int // of strings, in bytes
 	KnownValues []string
+	Enum        []string // of strings: the only values there are, if any are named
 	Description string
 
 	Filter string // the property of the record that it filters on, as in Filter.Name; empty for none
@@ -92,6 +93,11 @@ func (q *Query) setParams(def *lexicon.SchemaParams) error {
 		}
 		p.Type, p.Format, p.Default, p.KnownValues = s.Type, s.Format, s.Default, s.KnownValues
 		p.Minimum, p.Maximum, p.MaxLength = s.Minimum, s.Maximum, s.MaxLength
+		for _, v := range s.Enum {
+			if text, ok := v.(string); ok {
+				p.Enum = append(p.Enum, text)
+			}
+		}
 		p.Description = cmp.Or(p.Description, s.Description)
 		q.Params = append(q.Params, p)
 	}

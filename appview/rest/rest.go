@@ -1,0 +1,82 @@
+// Package rest serves the index to web clients, under /api/v1.
+//
+// One table of [Route] says everything about the interface: path, parameters with
+// types, bounds and descriptions, the shape of the answer, and the handler. The
+// routes are mounted from it (mount.go) and the OpenAPI document is written from it
+// (openapi.go), so that neither can say what the other does not. Whoever adds an
+// endpoint adds a row.
+//
+// The rows of the record types come from the catalog (records.go): a new record type
+// has its list and its get as soon as its lexicon is loaded.
+package rest
+
+import (
+	"context"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"github.com/layers-pub/layers-appview/appview/xrpc"
+	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+)
+
+// Prefix is where the table's paths begin.
+const Prefix = "/api/v1"
+
+// reader is what is asked of the store; *store.Reader has it.
+type reader interface {
+	Get(context.Context, record.Key) (record.Record, error)
+	List(context.Context, store.Query) (store.Page, error)
+}
+
+// Deps are what the service answers from.
+type Deps struct {
+	Catalog *catalog.Catalog
+	Reads   reader
+	// XRPC lists records and resolves handles; both interfaces answer alike.
+	XRPC    *xrpc.Service
+	Version string // of the program, for the OpenAPI document
+}
+
+// Service answers the table's requests.
+type Service struct {
+	catalog *catalog.Catalog
+	reads   reader
+	xrpc    *xrpc.Service
+	version string
+	types   []*recordType // sorted by name
+	routes  []Route
+}
+
+// New makes a service. It panics where rows of the table contradict each other.
+func New(deps Deps) *Service {
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, version: deps.Version}
+	s.types = recordTypes(deps.Catalog)
+	s.routes = prepared(s.table())
+	return s
+}
+
+// table is every route there is under [Prefix].
+func (s *Service) table() []Route {
+	var all []Route
+	for _, rows := range [][]Route{
+		s.recordRoutes(),
+	} {
+		all = append(all, rows...)
+	}
+	return all
+}
+
+// Routes is the table. Read it only.
+func (s *Service) Routes() []Route { return s.routes }
+
+// typeOf finds the record type of a collection; nil for a foreign one.
+func (s *Service) typeOf(collection syntax.NSID) *recordType {
+	for _, t := range s.types {
+		if t.collection.NSID == collection {
+			return t
+		}
+	}
+	return nil
+}

@@ -1,0 +1,294 @@
+package rest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"github.com/labstack/echo/v4"
+	"github.com/multiformats/go-multihash"
+	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/appview/xrpc"
+	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/fixture"
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
+)
+
+// member is a record as a test wrote it.
+type member struct {
+	key     record.Key
+	cid     syntax.CID
+	data    map[string]any
+	json    json.RawMessage
+	created time.Time
+}
+
+// world is a store with what the test has put into it, and the service over it.
+type world struct {
+	db      *storetest.Database
+	catalog *catalog.Catalog
+	rest    *Service
+	http    http.Handler
+	writer  *store.Writer
+	fixture *fixture.Maker
+	members map[syntax.NSID][]*member // in the order that lists have
+	commits int64
+}
+
+var (
+	alice = syntax.DID("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
+	bob   = syntax.DID("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
+	carol = syntax.DID("did:web:c.example")
+)
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	c, err := catalog.Load()
+	require.NoError(t, err)
+	w := &world{catalog: c, members: map[syntax.NSID][]*member{}, fixture: fixture.New(7)}
+	w.db = storetest.New(t, partitions(c)...)
+	w.writer = w.db.Writer(t, nil)
+	w.serve(store.NewReader(w.db.Pool))
+	handle := syntax.Handle("alice.test")
+	w.apply(t, []store.RepoUpdate{{DID: alice, Handle: &handle}, {DID: bob}, {DID: carol}})
+	return w
+}
+
+// serve makes the service over a reader.
+func (w *world) serve(reads *store.Reader) {
+	queries := xrpc.New(w.catalog, reads, nil)
+	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Version: "test"})
+	e := echo.New()
+	e.HTTPErrorHandler = xrpc.ErrorHandler(slog.New(slog.DiscardHandler))
+	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			c.Response().Header().Set(echo.HeaderXRequestID, "request-1")
+			return next(c)
+		}
+	})
+	queries.Mount(e)
+	w.rest.Mount(e)
+	w.http = e
+}
+
+func partitions(c *catalog.Catalog) []store.Partition {
+	columns := func(filters []catalog.Filter) (columns []store.Column) {
+		for _, f := range filters {
+			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
+		}
+		return columns
+	}
+	var all []store.Partition
+	for _, collection := range c.Collections() {
+		p := store.Partition{Collection: collection.NSID}
+		for _, l := range collection.Lists {
+			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
+		}
+		p.Lists = append(p.Lists, store.ListIndex{Optional: columns(collection.Filters())})
+		all = append(all, p)
+	}
+	return all
+}
+
+func (w *world) apply(t *testing.T, updates []store.RepoUpdate, changes ...store.Change) {
+	t.Helper()
+	w.commits++
+	for i := range changes {
+		changes[i].Rev = syntax.NewTID(1_700_000_000_000_000+w.commits, 0)
+	}
+	require.NoError(t, w.writer.Apply(t.Context(), store.Batch{Host: "test", Repos: updates, Changes: changes}))
+}
+
+// setActive does what an #account event does.
+func (w *world) setActive(t *testing.T, did syntax.DID, active bool) {
+	t.Helper()
+	status := "deactivated"
+	if active {
+		status = "active"
+	}
+	w.apply(t, []store.RepoUpdate{{DID: did, Active: &active, Status: &status}})
+}
+
+// put writes a record; what data does not say is as the fixture has it.
+func (w *world) put(t *testing.T, did syntax.DID, collection syntax.NSID, rkey string, data map[string]any) *member {
+	t.Helper()
+	m := &member{key: record.Key{DID: did, Collection: collection, Rkey: syntax.RecordKey(rkey)}, data: w.fixture.Record(collection, data)}
+	w.add(t, m)
+	return m
+}
+
+func (w *world) add(t *testing.T, members ...*member) {
+	t.Helper()
+	var changes []store.Change
+	for _, m := range members {
+		block, err := atdata.MarshalCBOR(m.data)
+		require.NoError(t, err)
+		found, err := w.catalog.Check(m.key, block)
+		require.NoError(t, err, "%s: %s", m.key, block)
+		id, err := cid.NewPrefixV1(cid.DagCBOR, multihash.SHA2_256).Sum(block)
+		require.NoError(t, err)
+		m.cid, m.json, m.created = syntax.CID(id.String()), found.JSON, found.CreatedAt
+		changes = append(changes, store.Change{
+			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs,
+		})
+		list := slices.DeleteFunc(w.members[m.key.Collection], func(old *member) bool { return old.key == m.key })
+		w.members[m.key.Collection] = append(list, m)
+	}
+	w.apply(t, nil, changes...)
+	for _, list := range w.members {
+		slices.SortFunc(list, func(a, b *member) int {
+			return cmp.Or(b.created.Compare(a.created), cmp.Compare(a.key.DID, b.key.DID), cmp.Compare(a.key.Rkey, b.key.Rkey))
+		})
+	}
+}
+
+// fill writes n records of a type in all repositories. What lists filter on has one
+// of a few values, or is not there; some are made in the same moment.
+func (w *world) fill(t *testing.T, c *catalog.Collection, n int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, uint64(len(w.members))))
+	var members []*member
+	for i := range n {
+		given := map[string]any{}
+		for _, f := range c.Filters() {
+			given[f.Name] = pick(rng, c, f)
+		}
+		if c.Schema.Property("createdAt") != nil {
+			given["createdAt"] = time.Date(2025, 1, 1, 0, 0, i/3, 0, time.UTC).Format(time.RFC3339)
+		}
+		did := []syntax.DID{alice, bob, carol}[rng.IntN(3)]
+		members = append(members, &member{
+			key:  record.Key{DID: did, Collection: c.NSID, Rkey: syntax.RecordKey(fmt.Sprintf("r%03d", i))},
+			data: w.fixture.Record(c.NSID, given),
+		})
+	}
+	w.add(t, members...)
+}
+
+// valuesOf are the few that a filtered property has.
+func valuesOf(c *catalog.Collection, f catalog.Filter) []string {
+	s := c.Schema.Property(f.Name).Schema
+	if f.Array {
+		s = s.Items
+	}
+	switch {
+	case s.Enum != nil:
+		var values []string
+		for _, v := range s.Enum {
+			values = append(values, v.(string))
+		}
+		return values
+	case f.ObjectRef || s.Format == "at-uri":
+		return []string{exampleURI("pub.layers.expression.expression"), "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/pub.layers.expression.expression/other"}
+	case s.Format == "nsid":
+		return []string{"pub.layers.corpus.corpus", "com.example.thing"}
+	case s.Format == "":
+		return []string{"common", "rare & <odd>; \u65e5\u672c+%"}
+	}
+	return []string{"https://a.example/", "https://b.example/"}
+}
+
+func pick(rng *rand.Rand, c *catalog.Collection, f catalog.Filter) any {
+	if !c.Schema.Property(f.Name).Required && rng.IntN(6) == 0 {
+		return nil
+	}
+	values := valuesOf(c, f)
+	one := func() any {
+		v := values[rng.IntN(len(values))]
+		if f.ObjectRef {
+			return map[string]any{"recordRef": v}
+		}
+		return v
+	}
+	if f.Array {
+		return []any{one(), one()}
+	}
+	return one()
+}
+
+// has works out whether a record has a value where a filter looks for it.
+func (m *member) has(f catalog.Filter, value string) bool {
+	is := func(v any) bool {
+		if ref, ok := v.(map[string]any); ok && f.ObjectRef {
+			v = ref["recordRef"]
+		}
+		return v == value
+	}
+	if list, ok := m.data[f.Name].([]any); ok {
+		return slices.ContainsFunc(list, is)
+	}
+	return is(m.data[f.Name])
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (w *world) ask(t *testing.T, target string, header ...string) answer {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	recorder := httptest.NewRecorder()
+	w.http.ServeHTTP(recorder, req)
+	res := recorder.Result()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return answer{res.StatusCode, res.Header, body}
+}
+
+// get asks for JSON under /api/v1, which has to be answered with 200.
+func (w *world) get(t *testing.T, path string, params url.Values, into any) {
+	t.Helper()
+	got := w.ask(t, Prefix+path+"?"+params.Encode())
+	require.Equal(t, http.StatusOK, got.status, "%s?%s: %s", path, params.Encode(), got.body)
+	require.NoError(t, json.Unmarshal(got.body, into), "%s", got.body)
+}
+
+// refused asks for what is wrong, and returns the message.
+func (w *world) refused(t *testing.T, target string, status int, name string) string {
+	t.Helper()
+	got := w.ask(t, Prefix+target)
+	require.Equal(t, status, got.status, "%s: %s", target, got.body)
+	var body struct{ Error, Message, RequestID string }
+	require.NoError(t, json.Unmarshal(got.body, &body))
+	require.Equal(t, name, body.Error, "%s", body.Message)
+	require.Equal(t, "request-1", body.RequestID)
+	return body.Message
+}
+
+// at is a record's path: its type's, and its URI percent-encoded.
+func (w *world) at(key record.Key, rest ...string) string {
+	path := "/" + w.rest.typeOf(key.Collection).name + "/" + url.PathEscape(key.String())
+	for _, segment := range rest {
+		path += "/" + segment
+	}
+	return path
+}
+
+func urisOf(views []view) []string {
+	out := []string{}
+	for _, v := range views {
+		out = append(out, string(v.URI))
+	}
+	return out
+}
