@@ -14,6 +14,9 @@ const (
 	// before another was promoted: a task has two minutes.
 	inFlight = 150 * time.Second
 	poll     = 100 * time.Millisecond
+	// queries is for how long the old projection stays after the last twin, for the
+	// queries that began before another was promoted.
+	queries = 5 * time.Second
 )
 
 // follow carries out what has changed since the beginning, until it keeps up.
@@ -132,11 +135,14 @@ func (r *run) end(ctx context.Context) error {
 		if depth.Empty() {
 			break
 		}
-		if err := pause(ctx); err != nil { // for the lease of a run that was killed
+		if err := pause(ctx, poll); err != nil { // for the lease of a run that was killed
 			return err
 		}
 	}
 	if err := r.Rebuilds.Forget(ctx, r.Next.Target()); err != nil {
+		return err
+	}
+	if err := pause(ctx, queries); err != nil {
 		return err
 	}
 	return r.Next.Discard(ctx)
@@ -151,7 +157,7 @@ func (r *run) writersMoved(ctx context.Context) error {
 		if _, err = r.followOnce(ctx); err != nil {
 			return err
 		}
-		if err = pause(ctx); err != nil {
+		if err = pause(ctx, poll); err != nil {
 			return err
 		}
 		held, err = r.Outbox.Held(ctx, r.Next.Target(), held)
@@ -159,11 +165,11 @@ func (r *run) writersMoved(ctx context.Context) error {
 	return err
 }
 
-func pause(ctx context.Context) error {
+func pause(ctx context.Context, wait time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(poll):
+	case <-time.After(wait):
 		return nil
 	}
 }

@@ -225,9 +225,6 @@ func (w *world) readers() (stop func()) {
 		for ctx.Err() == nil {
 			url := w.searchAt.URLs[0] + "/" + alias + "/_count"
 			n, err := count(ctx, url, expressions)
-			if err != nil { // under way on an index that has just been removed: a second one meets the new
-				n, err = count(ctx, url, expressions)
-			}
 			if ctx.Err() == nil && (err != nil || n != len(expressions)) {
 				gaps = append(gaps, fmt.Sprintf("search: %d of %d, %v", n, len(expressions), err))
 			}

@@ -51,9 +51,9 @@ func (c *Client) Beside(ctx context.Context, generation string, mappings []Mappi
 }
 
 // Promote puts a generation to use: queries of all its collections move to it in one
-// step, and the indexes that were used before are dropped. Writers that know those
-// find them gone and look for the new ones. A query that is under way on one of them
-// right then fails as unavailable, and is to be asked again.
+// step. Writers that know the indexes that were used before cannot write them any more
+// and look for the new ones. Those stay, for the queries under way on them, until
+// [Client.Abandon].
 func (c *Client) Promote(ctx context.Context, beside *Client) error {
 	existing, err := c.list(ctx)
 	if err != nil {
@@ -67,7 +67,7 @@ func (c *Client) Promote(ctx context.Context, beside *Client) error {
 		actions = append(actions, map[string]any{"add": map[string]any{"index": ix.name, "alias": ix.alias}})
 		for name, other := range existing {
 			if other.Mappings.Meta.Collection == string(collection) && name != ix.name {
-				actions = append(actions, map[string]any{"remove_index": map[string]any{"index": name}})
+				actions = append(actions, retire(name, other)...)
 			}
 		}
 	}
@@ -88,6 +88,20 @@ func (c *Client) Promote(ctx context.Context, beside *Client) error {
 	return nil
 }
 
+// retire takes all aliases from an index, so that nobody finds it any more. To remove
+// it in the same step would fail the queries that the server has begun, and those that
+// it takes before all of its parts have heard of the step.
+func retire(name string, ix stored) []map[string]any {
+	var actions []map[string]any
+	for alias := range ix.Aliases {
+		actions = append(actions, map[string]any{"remove": map[string]any{"index": name, "alias": alias}})
+	}
+	return actions
+}
+
+// retired tells whether an index has been replaced.
+func (ix stored) retired() bool { return len(ix.Aliases) == 0 }
+
 // settle gives an index the settings of one in use, and shows what is in it.
 func (c *Client) settle(ctx context.Context, name string) error {
 	settings := c.updatableSettings()
@@ -99,25 +113,26 @@ func (c *Client) settle(ctx context.Context, name string) error {
 	return c.do(ctx, esapi.IndicesRefreshRequest{Index: []string{name}}, nil)
 }
 
-// Abandon drops the indexes of generations that were not promoted.
+// Abandon drops the indexes of generations that were not promoted, and those that
+// another has replaced.
 func (c *Client) Abandon(ctx context.Context) error {
 	existing, err := c.list(ctx)
 	if err != nil {
 		return err
 	}
 	for name, ix := range existing {
-		if _, live := ix.Aliases[c.Alias(syntax.NSID(ix.Mappings.Meta.Collection))]; live || ix.Mappings.Meta.Generation == "" {
-			continue
-		}
-		if err := c.do(ctx, esapi.IndicesDeleteRequest{Index: []string{name}}, nil); err != nil {
-			return fmt.Errorf("elasticsearch: drop %s: %w", name, err)
+		_, live := ix.Aliases[c.Alias(syntax.NSID(ix.Mappings.Meta.Collection))]
+		if ix.retired() || !live && ix.Mappings.Meta.Generation != "" {
+			if err := c.drop(ctx, name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // relocate looks for the index that each collection is queried by, after one that
-// was known turned out to be gone, and tells whether any has changed. One of another
+// was known turned out to be gone or replaced, and tells whether any has changed. One of another
 // mapping is another release's, and not to be written by this one.
 func (c *Client) relocate(ctx context.Context) bool {
 	if c.fixed {
@@ -131,7 +146,7 @@ func (c *Client) relocate(ctx context.Context) bool {
 	defer c.mu.Unlock()
 	changed := false
 	for collection, ix := range c.indexes {
-		if _, there := existing[ix.name]; there {
+		if known, there := existing[ix.name]; there && !known.retired() {
 			continue
 		}
 		for name, other := range existing {

@@ -61,6 +61,9 @@ func (c *Client) Ensure(ctx context.Context, mappings []Mapping) (rebuild []synt
 	if err := c.checkDistinct(mappings); err != nil {
 		return nil, err
 	}
+	if err := c.forbidStrays(ctx); err != nil {
+		return nil, err
+	}
 	existing, err := c.list(ctx)
 	if err != nil {
 		return nil, err
@@ -75,6 +78,23 @@ func (c *Client) Ensure(ctx context.Context, mappings []Mapping) (rebuild []synt
 		}
 	}
 	return rebuild, nil
+}
+
+// strays names the template that [Client.forbidStrays] makes.
+func (c *Client) strays() string { return c.prefix + "-strays" }
+
+// forbidStrays has the server make no index for a write alias that leads nowhere any
+// more. Bulk requests insist on an alias, but a deletion by version makes an index in
+// spite of that, and would be lost in it.
+func (c *Client) forbidStrays(ctx context.Context) error {
+	body := jsonBody(map[string]any{
+		"index_patterns": []string{c.prefix + "-*-write"}, "allow_auto_create": false,
+		"priority": len(c.prefix), // prefixes whose patterns overlap differ in length
+	})
+	if err := c.do(ctx, esapi.IndicesPutIndexTemplateRequest{Name: c.strays(), Body: body}, nil); err != nil {
+		return fmt.Errorf("elasticsearch: forbid indexes that nobody asked for: %w", err)
+	}
+	return nil
 }
 
 // checkDistinct refuses collections that differ only in what an index name cannot hold.
@@ -170,8 +190,9 @@ func (c *Client) attach(ctx context.Context, ix index, existing map[string]store
 }
 
 // Rebuilt says that every record of a collection has been written since
-// [Client.Ensure] asked for it. Queries move to the new index and older ones are
-// dropped. What an older release wrote meanwhile may be missing: compare the
+// [Client.Ensure] asked for it. Queries move to the new index, and then older ones are
+// dropped: a query that is under way on one of them fails as unavailable, and is to be
+// asked again. What an older release wrote meanwhile may be missing: compare the
 // index with its source first if such a writer can have been running.
 func (c *Client) Rebuilt(ctx context.Context, collection syntax.NSID) error {
 	ix, ok := c.index(collection)
@@ -183,9 +204,11 @@ func (c *Client) Rebuilt(ctx context.Context, collection syntax.NSID) error {
 		return err
 	}
 	actions := []map[string]any{{"add": map[string]any{"index": ix.name, "alias": ix.alias}}}
+	var older []string
 	for name, other := range existing {
 		if other.Mappings.Meta.Collection == string(collection) && name != ix.name && !other.Mappings.Meta.Building {
-			actions = append(actions, map[string]any{"remove_index": map[string]any{"index": name}})
+			actions = append(actions, retire(name, other)...)
+			older = append(older, name)
 		}
 	}
 	if err := c.updateAliases(ctx, actions...); err != nil {
@@ -201,29 +224,50 @@ func (c *Client) Rebuilt(ctx context.Context, collection syntax.NSID) error {
 	c.mu.Lock()
 	c.indexes[collection] = ix
 	c.mu.Unlock()
+	for _, name := range older {
+		if err := c.drop(ctx, name); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// Drop deletes every index of the prefix, with its documents.
+// Drop deletes every index of the prefix, with its documents, and its template.
 func (c *Client) Drop(ctx context.Context) error {
 	existing, err := c.list(ctx)
 	if err != nil {
 		return err
 	}
 	for name := range existing {
-		err := c.do(ctx, esapi.IndicesDeleteRequest{Index: []string{name}}, nil)
-		var status *statusError
-		if errors.As(err, &status) && status.Status == http.StatusNotFound {
-			continue
+		if err := c.drop(ctx, name); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("elasticsearch: drop %s: %w", name, err)
-		}
+	}
+	err = c.gone(ctx, esapi.IndicesDeleteIndexTemplateRequest{Name: c.strays()})
+	if err != nil {
+		return fmt.Errorf("elasticsearch: drop the template %s: %w", c.strays(), err)
 	}
 	c.mu.Lock()
 	clear(c.indexes)
 	c.mu.Unlock()
 	return nil
+}
+
+func (c *Client) drop(ctx context.Context, name string) error {
+	if err := c.gone(ctx, esapi.IndicesDeleteRequest{Index: []string{name}}); err != nil {
+		return fmt.Errorf("elasticsearch: drop %s: %w", name, err)
+	}
+	return nil
+}
+
+// gone carries out a deletion; of what is not there any more will do.
+func (c *Client) gone(ctx context.Context, deletion esapi.Request) error {
+	err := c.do(ctx, deletion, nil)
+	var status *statusError
+	if errors.As(err, &status) && status.Status == http.StatusNotFound {
+		return nil
+	}
+	return err
 }
 
 func (c *Client) index(collection syntax.NSID) (index, bool) {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +197,43 @@ func TestDeletionIsVersioned(t *testing.T) {
 		require.Equal(t, step.want, scan(t, client), "step %d", i)
 	}
 	require.Equal(t, map[string]any{"x": 1.0}, source(t, client.Alias(collection), key("a").String())["value"])
+}
+
+// A deletion that comes to an index that is gone must not end in one that the server
+// makes for it, under the name of the alias.
+func TestDeletionMakesNoIndex(t *testing.T) {
+	t.Parallel()
+	client, cfg := open(t)
+	require.NoError(t, client.Write(t.Context(), []search.Document{document("a", 1, `{}`)}))
+	remove(t, client.Alias(collection))
+	got := failures(t, client.Write(t.Context(), []search.Document{deletion("a", 2)}))
+	require.Len(t, got, 1)
+	require.True(t, got[0].Retryable, "%v", got[0].Err)
+	require.Empty(t, indexes(t, cfg.Prefix))
+}
+
+// indexes are the names of all indexes under a prefix.
+func indexes(t *testing.T, prefix string) []string {
+	t.Helper()
+	res, err := http.Get(searchtest.URL(t) + "/" + prefix + "-*?filter_path=*.settings.index.uuid")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	var found map[string]any
+	require.NoError(t, json.NewDecoder(res.Body).Decode(&found))
+	return slices.Sorted(maps.Keys(found))
+}
+
+// remove deletes the index behind an alias, without the client's knowledge.
+func remove(t *testing.T, alias string) {
+	t.Helper()
+	for _, name := range indexes(t, alias) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, searchtest.URL(t)+"/"+name, nil)
+		require.NoError(t, err)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, http.StatusOK, res.StatusCode)
+	}
 }
 
 func TestScanPagesThroughEverything(t *testing.T) {
