@@ -51,15 +51,14 @@ func Start(spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
-	}
 	p := &Process{spec: spec, cmd: cmd, ended: make(chan struct{})}
-	p.watcher, err = Watch(-cmd.Process.Pid, spec.Signal, spec.Grace, spec.Scratch)
-	go p.wait()
+	p.watcher, err = StartWatched(cmd, func(pid int) (*Watcher, error) {
+		return Watch(-pid, spec.Signal, spec.Grace, spec.Scratch)
+	})
 	if err != nil {
-		return nil, errors.Join(err, p.Stop())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", spec.Path, err), cmd.Stdout.(*os.File).Close())
 	}
+	go p.wait()
 	return p, nil
 }
 

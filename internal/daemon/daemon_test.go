@@ -24,7 +24,20 @@ import (
 // directory, says so, and then waits to be killed.
 const helperDir = "DAEMON_TEST_HELPER_DIR"
 
+// hasty makes it a program that is killed when it has started a command and not yet a
+// watcher.
+const hasty = "DAEMON_TEST_HASTY"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(hasty) != "" {
+		cmd := exec.Command("/bin/sh", "-c", "echo ran; exec sleep 1000")
+		cmd.Stdout = os.Stdout
+		_, err := daemon.StartWatched(cmd, func(int) (*daemon.Watcher, error) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		})
+		fmt.Println("not killed:", err)
+	}
 	if dir := os.Getenv(helperDir); dir != "" {
 		if err := helper(dir); err != nil {
 			fmt.Println(err)
@@ -109,6 +122,16 @@ func TestServerAndItsChildrenDieWithAKilledProgram(t *testing.T) {
 		_, err := os.Stat(filepath.Join(dir, "scratch"))
 		return errors.Is(err, os.ErrNotExist)
 	}, time.Minute, 10*time.Millisecond, "the scratch directory goes too")
+}
+
+// The output of a program ends when the last process that has it is gone.
+func TestNothingRunsUnwatched(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), hasty+"=1")
+	out, err := cmd.Output()
+	require.ErrorContains(t, err, "killed")
+	require.Empty(t, string(out))
 }
 
 func TestStopAsksFirst(t *testing.T) {

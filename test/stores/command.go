@@ -19,12 +19,11 @@ func runCommand(args, env []string, signals <-chan os.Signal) (int, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("run the command: %w", err)
-	}
-	watcher, err := daemon.Watch(cmd.Process.Pid, syscall.SIGTERM, 10*time.Second, "")
+	watcher, err := daemon.StartWatched(cmd, func(pid int) (*daemon.Watcher, error) {
+		return daemon.Watch(pid, syscall.SIGTERM, 10*time.Second, "")
+	})
 	if err != nil {
-		return 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		return 0, fmt.Errorf("run the command: %w", err)
 	}
 	defer watcher.Dismiss()
 	ended := make(chan error, 1)
