@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -72,18 +71,20 @@ func listener(port string) int {
 	return 0
 }
 
-// owner is the first process that has a file open: of a server that forks, the parent.
+// owner is the process that has a file open: of a server that forks, the parent.
 func owner(file string) int {
 	opened, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	var pids []int
+	owners := map[int]int{} // to their parents
 	for _, fd := range opened {
 		if target, err := os.Readlink(fd); err == nil && target == file {
 			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-			pids = append(pids, pid)
+			_, _, owners[pid] = cpu(pid)
 		}
 	}
-	if len(pids) == 0 {
-		return 0
+	for pid, parent := range owners {
+		if _, forked := owners[parent]; !forked {
+			return pid
+		}
 	}
-	return slices.Min(pids)
+	return 0
 }

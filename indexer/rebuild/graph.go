@@ -33,8 +33,8 @@ func (g *Graph) Open(ctx context.Context, generation string) (fresh bool, upTo r
 	if g.next, err = g.client.Beside(generation); err != nil {
 		return false, upTo, 0, err
 	}
-	g.generation, g.filler = generation, g.next.NewFiller()
 	upTo, done, err = g.next.Filled(ctx)
+	g.generation, g.filler = generation, g.next.NewFiller(done == 0)
 	return done == 0, upTo, done, err
 }
 

@@ -20,11 +20,17 @@ type prepared struct {
 	key        string
 	labels     []string // sorted, without Record
 	properties map[string]any
-	edges      map[edgeGroup][]map[string]any         // rows of from, to and properties
+	edges      map[edgeGroup][]edgeRow
 	targets    map[NodeKind]map[string]map[string]any // by key: the properties of nodes that the edges need
 	starts     []string                               // types of edges that start at this record, sorted
 	owns       []string                               // types of edges that start elsewhere, sorted
 	digest     string                                 // of all that is stored; two equal ones need no second write
+}
+
+// edgeRow is an edge between two keys.
+type edgeRow struct {
+	from, to   string
+	properties map[string]any
 }
 
 // edgeGroup is what a statement cannot take as a parameter.
@@ -89,7 +95,7 @@ func (p *prepared) setNode(s Subgraph) error {
 }
 
 func (c *Client) setEdges(p *prepared, edges []Edge) error {
-	p.edges = map[edgeGroup][]map[string]any{}
+	p.edges = map[edgeGroup][]edgeRow{}
 	p.targets = map[NodeKind]map[string]map[string]any{}
 	starts, owns := map[string]bool{}, map[string]bool{}
 	for _, e := range edges {
@@ -113,7 +119,7 @@ func (c *Client) setEdges(p *prepared, edges []Edge) error {
 		p.need(e.From, from)
 		p.need(e.To, to)
 		group := edgeGroup{e.Type, e.From.Kind, e.To.Kind}
-		p.edges[group] = append(p.edges[group], map[string]any{"from": from, "to": to, "properties": props})
+		p.edges[group] = append(p.edges[group], edgeRow{from, to, props})
 	}
 	p.starts, p.owns = sortedKeys(starts), sortedKeys(owns)
 	return nil

@@ -258,7 +258,7 @@ func (tx transaction) createEdges(ctx context.Context, batch []prepared) error {
 	for _, p := range batch {
 		for group, rows := range p.edges {
 			for _, row := range rows {
-				groups[group] = append(groups[group], row)
+				groups[group] = append(groups[group], map[string]any{"from": row.from, "to": row.to, "properties": row.properties})
 			}
 		}
 	}
