@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -67,17 +66,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.program == "" {
-		dir, err := os.MkdirTemp("", "layers-bench-")
-		if err != nil {
-			return fmt.Errorf("make a directory for the program: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		o.program = filepath.Join(dir, "layers")
-		if err := program.Build(ctx, o.program); err != nil {
-			return err
-		}
+	var remove func()
+	if o.program, remove, err = program.Given(ctx, o.program); err != nil {
+		return err
 	}
+	defer remove()
 	b := &bench{options: o, servers: servers, watch: findStores(servers)}
 	if b.warmUp, err = b.record(ctx, "warm"); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,20 +46,19 @@ func Launch(program string, env []string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start layers %s: %w", args[0], err)
 	}
-	if err := cmd.Start(); err != nil {
+	watcher, err := daemon.StartWatched(cmd, func(pid int) (*daemon.Watcher, error) {
+		return daemon.Watch(pid, syscall.SIGTERM, 0, "")
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start layers %s: %w", args[0], err)
 	}
 	p := &Process{cmd: cmd, name: args[0], ended: make(chan struct{}), more: make(chan struct{})}
-	watcher, err := daemon.Watch(cmd.Process.Pid, syscall.SIGTERM, 0, "")
 	go func() {
 		p.read(output)
 		p.err = cmd.Wait()
 		watcher.Dismiss()
 		close(p.ended)
 	}()
-	if err != nil {
-		return nil, errors.Join(err, p.Stop())
-	}
 	return p, nil
 }
 
@@ -129,13 +129,24 @@ func (p *Process) failure() error {
 	return fmt.Errorf("layers %s ended (%w); it said last:\n%s", p.name, errors.Join(errors.New("too early"), p.err), strings.Join(texts, "\n"))
 }
 
-// Build compiles the program of this tree to a path.
-func Build(ctx context.Context, path string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/layers-pub/layers-appview/cmd/layers")
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build layers: %w\n%s", err, output)
+// Given is the path of the program to run: the one that is given, or else one that is
+// built from this tree, in a directory that remove takes away.
+func Given(ctx context.Context, path string) (program string, remove func(), err error) {
+	if path != "" {
+		return path, func() {}, nil
 	}
-	return nil
+	dir, err := os.MkdirTemp("", "layers-bench-")
+	if err != nil {
+		return "", nil, fmt.Errorf("make a directory for the program: %w", err)
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	program = filepath.Join(dir, "layers")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/layers-pub/layers-appview/cmd/layers")
+	if output, err := build.CombinedOutput(); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("build layers: %w\n%s", err, output)
+	}
+	return program, remove, nil
 }
 
 // PeakMemory is the most that a process has had resident so far, in MiB; 0 where

@@ -18,7 +18,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -50,17 +49,11 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.program == "" {
-		dir, err := os.MkdirTemp("", "layers-bench-")
-		if err != nil {
-			return fmt.Errorf("make a directory for the program: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		o.program = filepath.Join(dir, "layers")
-		if err := program.Build(ctx, o.program); err != nil {
-			return err
-		}
+	var remove func()
+	if o.program, remove, err = program.Given(ctx, o.program); err != nil {
+		return err
 	}
+	defer remove()
 	of, err := openArchives(o.records)
 	if err != nil {
 		return err

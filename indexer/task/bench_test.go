@@ -18,7 +18,7 @@ func BenchmarkTargets(b *testing.B) {
 		b.Run(string(target), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				w := newWorld(b, between{})
+				w := newWorld(b)
 				for range records / 520 {
 					w.create(520)
 				}

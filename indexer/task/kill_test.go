@@ -76,7 +76,7 @@ func runChild(config string) error {
 // under way. Whoever comes next carries them out.
 func TestWorkersKilled(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	dispatcher, err := NewDispatcher(w.config(), w.stores.Outbox)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

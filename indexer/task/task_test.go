@@ -22,7 +22,7 @@ import (
 // that wrote them into the projections, through updates and deletes.
 func TestRecordsReachEveryStore(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	w.run(w.config())
 	w.create(200)
 	w.settled(targets...)
@@ -37,7 +37,7 @@ func TestRecordsReachEveryStore(t *testing.T) {
 // a time before updates and deletes among them.
 func TestTasksTwiceAndShuffled(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	tasks := map[record.Target][]*asynq.Task{}
 	gather := func() {
 		for _, target := range targets {
@@ -94,7 +94,7 @@ func (w *world) worker(target record.Target) *worker {
 // TestRedisFlushed loses all of Redis again and again while tasks are in it.
 func TestRedisFlushed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	w.run(w.config())
 	for range 4 {
 		w.create(150)
@@ -118,28 +118,24 @@ func TestStoreAway(t *testing.T) {
 	for _, away := range []record.Target{record.Search, record.Graph} {
 		t.Run(string(away), func(t *testing.T) {
 			t.Parallel()
-			p := &proxy{}
-			via := between{search: p}
-			if away == record.Graph {
-				via = between{graph: p}
-			}
-			w := newWorld(t, via)
+			w := newWorld(t, away)
+			p := w.proxies[away]
 			stop := w.run(w.config())
 			w.create(40)
 			w.settled(targets...)
-			p.cut()
-			refused := p.refused.Load()
+			p.Cut()
+			refused := p.Refused.Load()
 			w.create(300)
 			w.disturb()
 			others := slices.DeleteFunc(slices.Clone(targets), func(o record.Target) bool { return o == away })
 			w.settled(others...)
-			w.until("connections were refused", func() bool { return p.refused.Load() > refused })
+			w.until("connections were refused", func() bool { return p.Refused.Load() > refused })
 			require.NotZero(t, w.depth(away))
 
 			stop() // also in this state it ends, and leaves the rows to the next
 			w.run(w.config())
 			w.create(40)
-			p.restore()
+			p.Restore()
 			w.settled(targets...)
 			w.equal()
 		})
@@ -150,7 +146,7 @@ func TestStoreAway(t *testing.T) {
 // projection can make anything of.
 func TestWhatCannotBeProjectedIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	w.create(100)
 	bad := record.Key{DID: someone, Collection: "pub.layers.annotation.annotationLayer", Rkey: "bad"}
 	change := store.Change{Action: record.Create, Key: bad, Rev: syntax.TID(w.tid()), CID: "bafybad", JSON: json.RawMessage(`["no object"]`)}
@@ -176,16 +172,16 @@ func TestWhatCannotBeProjectedIsADeadLetter(t *testing.T) {
 // not lost to those who come after, however long the lease.
 func TestStoppingGivesBack(t *testing.T) {
 	t.Parallel()
-	p := &proxy{}
-	w := newWorld(t, between{search: p})
+	w := newWorld(t, record.Search)
+	p := w.proxies[record.Search]
 	cfg := w.config()
 	cfg.Lease = time.Hour
-	p.cut()
+	p.Cut()
 	stop := w.run(cfg)
 	w.create(100)
-	w.until("the store was asked", func() bool { return p.refused.Load() > 0 })
+	w.until("the store was asked", func() bool { return p.Refused.Load() > 0 })
 	stop()
-	p.restore()
+	p.Restore()
 	w.run(cfg)
 	w.settled(targets...)
 	w.equal()
@@ -195,7 +191,7 @@ func TestStoppingGivesBack(t *testing.T) {
 // inactive, and all of it is there again after that.
 func TestRepositoriesGoAndComeBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	w.run(w.config())
 	w.create(80)
 	w.settled(targets...)
@@ -216,7 +212,7 @@ func TestRepositoriesGoAndComeBack(t *testing.T) {
 // TestReindexGoesToMaintenance has everything projected again.
 func TestReindexGoesToMaintenance(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	w.create(500)
 	w.run(w.config())
 	w.settled(targets...)

@@ -27,6 +27,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 const someone = syntax.DID("did:plc:ewvi7nxzyoun6zhxrhs64oiz")
@@ -43,18 +44,17 @@ type world struct {
 	redisURL     string
 	searchConfig search.Config
 	graphConfig  graph.Config
+	proxies      map[record.Target]*rig.Proxy
 
 	maker *fixture.Maker
 	clock int // of revs
 	keys  []record.Key
 }
 
-// between says through which proxies the stores are reached; nil is none.
-type between struct{ search, graph *proxy }
-
-func newWorld(t testing.TB, via between) *world {
+// newWorld sets up the stores. Those of the targets through are reached by a proxy.
+func newWorld(t testing.TB, through ...record.Target) *world {
 	t.Helper()
-	w := &world{t: t, cat: loadCatalog(t), maker: fixture.New(rand.Uint64())}
+	w := &world{t: t, cat: loadCatalog(t), maker: fixture.New(rand.Uint64()), proxies: map[record.Target]*rig.Proxy{}}
 	w.openRedis()
 
 	var partitions []store.Partition
@@ -71,11 +71,17 @@ func newWorld(t testing.TB, via between) *world {
 	require.NoError(t, w.direct.Graph.Ensure(t.Context()))
 
 	searchVia, graphVia := w.searchConfig, w.graphConfig
-	if via.search != nil {
-		searchVia.URLs = []string{via.search.in(t, w.searchConfig.URLs[0])}
-	}
-	if via.graph != nil {
-		graphVia.URL = via.graph.in(t, w.graphConfig.URL)
+	for _, target := range through {
+		var url string
+		switch target {
+		case record.Search:
+			w.proxies[target], url = rig.Before(t, searchVia.URLs[0])
+			searchVia.URLs = []string{url}
+		case record.Graph:
+			w.proxies[target], graphVia.URL = rig.Before(t, graphVia.URL)
+		default:
+			require.Fail(t, "no proxy for "+string(target))
+		}
 	}
 	w.stores = w.open(db, searchVia, graphVia)
 	return w

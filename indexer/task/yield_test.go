@@ -13,7 +13,7 @@ import (
 // works on it, and rest; once the line has caught up it sends all there is room for.
 func TestYieldingWhileTheLineIsBehind(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, between{})
+	w := newWorld(t)
 	var behind atomic.Bool
 	behind.Store(true)
 	cfg := w.config()

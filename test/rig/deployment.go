@@ -2,7 +2,6 @@ package rig
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -71,11 +70,9 @@ func (d *Deployment) through(to **Proxy, variable, address string) {
 	if address == "" {
 		return
 	}
-	u, err := url.Parse(address)
-	require.NoError(d.T, err)
-	*to = NewProxy(d.T, u.Host)
-	u.Host = (*to).Addr()
-	d.Env = append(d.Env, variable+"="+u.String())
+	p, url := Before(d.T, address)
+	*to = p
+	d.Env = append(d.Env, variable+"="+url)
 }
 
 // Run runs a command to its end and requires that it succeeds.

@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"net"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,8 +44,18 @@ type Proxy struct {
 	Lost    atomic.Int64 // pieces of traffic that went nowhere
 }
 
+// Before starts a proxy in front of the store at a URL, and returns the URL through it.
+func Before(t testing.TB, store string) (p *Proxy, through string) {
+	t.Helper()
+	u, err := url.Parse(store)
+	require.NoError(t, err)
+	p = NewProxy(t, u.Host)
+	u.Host = p.Addr()
+	return p, u.String()
+}
+
 // NewProxy starts a proxy in front of the target, host:port.
-func NewProxy(t *testing.T, target string) *Proxy {
+func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
