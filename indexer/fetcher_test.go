@@ -74,6 +74,17 @@ func (f *fetcher) catch(at func(ctx context.Context, step string, did syntax.DID
 	f.at = at
 }
 
+// onceFetched has a function called when a repository has been fetched, the first time.
+func (f *fetcher) onceFetched(do func()) {
+	var once sync.Once
+	f.catch(func(_ context.Context, step string, _ syntax.DID) error {
+		if step == fetched {
+			once.Do(do)
+		}
+		return nil
+	})
+}
+
 func (f *fetcher) step(ctx context.Context, step string, did syntax.DID) error {
 	f.mu.Lock()
 	at := f.at

@@ -9,6 +9,7 @@
 package indexer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,23 +66,16 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	c.Workers = orDefault(c.Workers, max(16, 4*runtime.GOMAXPROCS(0)))
-	c.Window = orDefault(c.Window, 4096)
-	c.WindowBytes = orDefault(c.WindowBytes, 48<<20)
-	c.BatchEvents = orDefault(c.BatchEvents, 1000)
-	c.BatchBytes = orDefault(c.BatchBytes, 16<<20)
-	c.CursorEvery = orDefault(c.CursorEvery, time.Second)
-	c.HeldEvents = orDefault(c.HeldEvents, 2000)
-	c.HeldBytes = orDefault(c.HeldBytes, 64<<20)
-	c.OutboxBound = orDefault(c.OutboxBound, 1_000_000)
-	c.OutboxEvery = orDefault(c.OutboxEvery, 3*time.Second)
-}
-
-func orDefault[T int | int64 | time.Duration](v, fallback T) T {
-	if v > 0 {
-		return v
-	}
-	return fallback
+	c.Workers = cmp.Or(c.Workers, max(16, 4*runtime.GOMAXPROCS(0)))
+	c.Window = cmp.Or(c.Window, 4096)
+	c.WindowBytes = cmp.Or(c.WindowBytes, 48<<20)
+	c.BatchEvents = cmp.Or(c.BatchEvents, 1000)
+	c.BatchBytes = cmp.Or(c.BatchBytes, 16<<20)
+	c.CursorEvery = cmp.Or(c.CursorEvery, time.Second)
+	c.HeldEvents = cmp.Or(c.HeldEvents, 2000)
+	c.HeldBytes = cmp.Or(c.HeldBytes, 64<<20)
+	c.OutboxBound = cmp.Or(c.OutboxBound, 1_000_000)
+	c.OutboxEvery = cmp.Or(c.OutboxEvery, 3*time.Second)
 }
 
 // Indexer is the one writer of a database.

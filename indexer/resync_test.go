@@ -244,18 +244,12 @@ func TestTooManyHeldEventsMeanAnotherFetch(t *testing.T) {
 			f := r.fetching()
 			amara := r.midway("amara")
 			r.commit(amara, simulate.Create(corpus, "a", named("a")))
-			var once sync.Once
-			f.catch(func(_ context.Context, step string, _ syntax.DID) error {
-				if step == fetched {
-					once.Do(func() {
-						for i := range 12 {
-							r.commit(amara, simulate.Create(corpus, rkey(i), named("a")))
-						}
-						r.caughtUp()
-						require.LessOrEqual(t, r.held(amara), 5)
-					})
+			f.onceFetched(func() {
+				for i := range 12 {
+					r.commit(amara, simulate.Create(corpus, rkey(i), named("a")))
 				}
-				return nil
+				r.caughtUp()
+				require.LessOrEqual(t, r.held(amara), 5)
 			})
 			r.start()
 			r.caughtUp()
@@ -274,19 +268,13 @@ func TestAHeldForgeryDoesNotEndTheChain(t *testing.T) {
 	f := r.fetching()
 	amara := r.midway("amara")
 	r.commit(amara, simulate.Create(corpus, "a", named("a")))
-	var once sync.Once
-	f.catch(func(_ context.Context, step string, _ syntax.DID) error {
-		if step == fetched {
-			once.Do(func() {
-				r.commit(amara, simulate.Create(corpus, "b", named("b")))
-				_, err := r.world.CommitFaulty(amara, simulate.ForgedSignature, simulate.Create(corpus, "forged", named("forged")))
-				require.NoError(t, err)
-				r.commit(amara, simulate.Create(corpus, "c", named("c")))
-				r.caughtUp()
-				require.Equal(t, 3, r.held(amara))
-			})
-		}
-		return nil
+	f.onceFetched(func() {
+		r.commit(amara, simulate.Create(corpus, "b", named("b")))
+		_, err := r.world.CommitFaulty(amara, simulate.ForgedSignature, simulate.Create(corpus, "forged", named("forged")))
+		require.NoError(t, err)
+		r.commit(amara, simulate.Create(corpus, "c", named("c")))
+		r.caughtUp()
+		require.Equal(t, 3, r.held(amara))
 	})
 	r.start()
 	r.caughtUp()
@@ -462,18 +450,12 @@ func TestWhatTheStoreRefusesIsBuriedAlone(t *testing.T) {
 	f := r.fetching()
 	amara := r.midway("amara")
 	r.commit(amara, simulate.Create(corpus, "a", named("a")), simulate.Create(corpus, "poison", named("p")), simulate.Create(corpus, "z", named("z")))
-	var once sync.Once
-	f.catch(func(_ context.Context, step string, _ syntax.DID) error {
-		if step == fetched {
-			once.Do(func() {
-				r.commit(amara, simulate.Create(corpus, "b", named("b")))
-				r.commit(amara, simulate.Create(corpus, "poison2", named("p")))
-				r.commit(amara, simulate.Create(corpus, "c", named("c")))
-				r.caughtUp()
-				require.Equal(t, 3, r.held(amara))
-			})
-		}
-		return nil
+	f.onceFetched(func() {
+		r.commit(amara, simulate.Create(corpus, "b", named("b")))
+		r.commit(amara, simulate.Create(corpus, "poison2", named("p")))
+		r.commit(amara, simulate.Create(corpus, "c", named("c")))
+		r.caughtUp()
+		require.Equal(t, 3, r.held(amara))
 	})
 	r.start()
 	r.caughtUp()

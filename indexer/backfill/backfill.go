@@ -9,6 +9,7 @@
 package backfill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -42,25 +43,18 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	c.PageSize = orDefault(c.PageSize, 1000)
-	c.Pause = orDefault(c.Pause, 100*time.Millisecond)
-	c.Look = orDefault(c.Look, 3*time.Second)
-	c.Tries = orDefault(c.Tries, 5)
-	c.MinBackoff = orDefault(c.MinBackoff, time.Second)
-	c.MaxBackoff = orDefault(c.MaxBackoff, 5*time.Minute)
+	c.PageSize = cmp.Or(c.PageSize, 1000)
+	c.Pause = cmp.Or(c.Pause, 100*time.Millisecond)
+	c.Look = cmp.Or(c.Look, 3*time.Second)
+	c.Tries = cmp.Or(c.Tries, 5)
+	c.MinBackoff = cmp.Or(c.MinBackoff, time.Second)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, 5*time.Minute)
 	if c.Client == nil {
 		c.Client = &http.Client{Timeout: time.Minute}
 	}
 	for i, host := range c.Hosts {
 		c.Hosts[i] = strings.TrimSuffix(host, "/")
 	}
-}
-
-func orDefault[T int | time.Duration](v, fallback T) T {
-	if v > 0 {
-		return v
-	}
-	return fallback
 }
 
 // Backfill searches for repositories. One may run on a database at a time: it

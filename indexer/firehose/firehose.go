@@ -7,6 +7,7 @@
 package firehose
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -51,24 +52,17 @@ type Client struct {
 
 // New makes a client; Run starts it. dialer may be nil for the default one.
 func New(cfg Config, dialer *websocket.Dialer) *Client {
-	cfg.MinBackoff = orDefault(cfg.MinBackoff, 500*time.Millisecond)
-	cfg.MaxBackoff = orDefault(cfg.MaxBackoff, 30*time.Second)
-	cfg.Silence = orDefault(cfg.Silence, 60*time.Second)
-	cfg.Quiet = orDefault(cfg.Quiet, 2*time.Minute)
-	cfg.Probe = orDefault(cfg.Probe, 10*time.Second)
-	cfg.Failures = orDefault(cfg.Failures, 3)
-	cfg.Return = orDefault(cfg.Return, 5*time.Minute)
+	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 500*time.Millisecond)
+	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, 30*time.Second)
+	cfg.Silence = cmp.Or(cfg.Silence, 60*time.Second)
+	cfg.Quiet = cmp.Or(cfg.Quiet, 2*time.Minute)
+	cfg.Probe = cmp.Or(cfg.Probe, 10*time.Second)
+	cfg.Failures = cmp.Or(cfg.Failures, 3)
+	cfg.Return = cmp.Or(cfg.Return, 5*time.Minute)
 	if dialer == nil {
 		dialer = &websocket.Dialer{Proxy: http.ProxyFromEnvironment, HandshakeTimeout: 20 * time.Second, ReadBufferSize: 64 << 10}
 	}
 	return &Client{cfg: cfg, dialer: dialer}
-}
-
-func orDefault[T int | time.Duration](v, fallback T) T {
-	if v > 0 {
-		return v
-	}
-	return fallback
 }
 
 // Cursors tells from where to resume on a host: the last sequence number that
