@@ -160,7 +160,7 @@ func (l *line) validate(host string, o *outcome) {
 				change.Action, change.CID = record.Delete, ""
 			} else {
 				change.JSON, change.CreatedAt = checked.JSON, checked.CreatedAt
-				change.Filter, change.Refs = checked.Filter, checked.Refs
+				change.Filter, change.Refs, change.Links = checked.Filter, checked.Refs, checked.Links
 			}
 		}
 		o.changes = append(o.changes, change)

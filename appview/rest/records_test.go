@@ -150,7 +150,7 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 		"/expressions?limit=0":                "from 1 to 100",
 		"/expressions?limit=101":              "from 1 to 100",
 		"/expressions?limit=x":                "an integer",
-		"/expressions?limt=1":                 "expected cursor, fields",
+		"/expressions?limt=1":                 "expected cursor, expand",
 		"/expressions?limit=1&limit=2":        "more than once",
 		"/expressions?cursor=%ff":             "UTF-8",
 		"/expressions?cursor=abc":             "cursor",

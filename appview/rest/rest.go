@@ -28,6 +28,12 @@ const Prefix = "/api/v1"
 type reader interface {
 	Get(context.Context, record.Key) (record.Record, error)
 	List(context.Context, store.Query) (store.Page, error)
+	LoadAll(context.Context, []record.Key) (map[record.Key]record.Record, error)
+	There(context.Context, []record.Key) (map[record.Key]bool, error)
+	References(context.Context, store.ReferenceQuery) ([]store.Reference, bool, error)
+	Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]store.Reference, error)
+	AnnotationsOf(context.Context, store.AnnotationQuery) ([]store.FoundAnnotation, bool, error)
+	ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]store.Group, error)
 }
 
 // Deps are what the service answers from.
@@ -62,6 +68,8 @@ func (s *Service) table() []Route {
 	var all []Route
 	for _, rows := range [][]Route{
 		s.recordRoutes(),
+		s.referenceRoutes(),
+		s.compositeRoutes(),
 	} {
 		all = append(all, rows...)
 	}

@@ -39,7 +39,8 @@ func viewOf(r record.Record) view { return view{URI: r.Key.URI(), CID: r.CID, Va
 // shapeParams choose how much of a record an answer has.
 func (s *Service) shapeParams() []Param {
 	fields := Repeated(Text("fields", "Only these parts of each value: dotted paths, several with commas between them or the parameter repeated. A path goes through arrays, as annotations.label. Without it, values are whole and byte for byte as they were written.", "createdAt"))
-	return []Param{fields}
+	expand := Repeated(Text("expand", "References whose targets are to be in the answer too, under `included`: the paths at which the records refer, several with commas between them, or * for all. At most 500 targets a request.", "*"))
+	return []Param{fields, expand}
 }
 
 // shape is what a request asks to see of each record.
@@ -59,6 +60,12 @@ func (t *recordType) shape(c *Call) (shape, error) {
 			s.fields = &selection{}
 		}
 		s.fields.add(strings.Split(path, "."))
+	}
+	for _, path := range listed(c.Texts("expand")) {
+		if path != everyPath && !inSchema(t.collection.Schema, strings.Split(path, ".")) {
+			return s, xrpc.InvalidRequest("parameter %q: records of %s have no property %s", "expand", t.collection.NSID, xrpc.Quote(path))
+		}
+		s.expand = append(s.expand, path)
 	}
 	return s, nil
 }
@@ -203,9 +210,4 @@ func (s *selection) projectArray(b *bytes.Buffer, value json.RawMessage) error {
 	}
 	b.WriteByte(']')
 	return nil
-}
-
-// include reads the records that are to be shown beside others.
-func (s *Service) include(*Call, shape, []record.Record) (map[syntax.ATURI]view, error) {
-	return nil, nil
 }

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -144,7 +145,7 @@ func (w *world) add(t *testing.T, members ...*member) {
 		require.NoError(t, err)
 		m.cid, m.json, m.created = syntax.CID(id.String()), found.JSON, found.CreatedAt
 		changes = append(changes, store.Change{
-			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs,
+			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs, Links: found.Links,
 		})
 		list := slices.DeleteFunc(w.members[m.key.Collection], func(old *member) bool { return old.key == m.key })
 		w.members[m.key.Collection] = append(list, m)
@@ -291,4 +292,43 @@ func urisOf(views []view) []string {
 		out = append(out, string(v.URI))
 	}
 	return out
+}
+
+// blockOf is a record as it is in a repository.
+func blockOf(t *testing.T, data map[string]any) []byte {
+	t.Helper()
+	block, err := atdata.MarshalCBOR(data)
+	require.NoError(t, err)
+	return block
+}
+
+// counting counts the questions to the store.
+type counting struct {
+	*store.Reader
+	asked int
+}
+
+func (c *counting) Get(ctx context.Context, key record.Key) (record.Record, error) {
+	c.asked++
+	return c.Reader.Get(ctx, key)
+}
+
+func (c *counting) LoadAll(ctx context.Context, keys []record.Key) (map[record.Key]record.Record, error) {
+	c.asked++
+	return c.Reader.LoadAll(ctx, keys)
+}
+
+func (c *counting) There(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
+	c.asked++
+	return c.Reader.There(ctx, keys)
+}
+
+func (c *counting) Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]store.Reference, error) {
+	c.asked++
+	return c.Reader.Targets(ctx, sources, paths, limit)
+}
+
+func (c *counting) ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]store.Group, error) {
+	c.asked++
+	return c.Reader.ReferrersByCollection(ctx, target, collections, limit)
 }

@@ -136,7 +136,7 @@ func (w *world) add(t *testing.T, members ...member) {
 		require.NoError(t, err, "%s: %s", m.key, block)
 		m.cid, m.json, m.created = cidOf(t, block), found.JSON, found.CreatedAt
 		changes = append(changes, store.Change{
-			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs,
+			Action: record.Create, Key: m.key, CID: m.cid, JSON: found.JSON, CreatedAt: found.CreatedAt, Filter: found.Filter, Refs: found.Refs, Links: found.Links,
 		})
 		list := slices.DeleteFunc(w.members[m.key.Collection], func(old member) bool { return old.key == m.key })
 		w.members[m.key.Collection] = append(list, *m)

@@ -158,7 +158,7 @@ func (w *world) change(planned fixture.Planned) (store.Change, error) {
 	w.cids[planned.Key] = syntax.CID(sum.String())
 	return store.Change{
 		Action: record.Create, Key: planned.Key, Rev: syntax.NewTIDNow(0), CID: syntax.CID(sum.String()),
-		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs,
+		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs, Links: checked.Links,
 	}, nil
 }
 

@@ -112,7 +112,7 @@ func (w *world) put(collection syntax.NSID, rkey syntax.RecordKey) record.Key {
 	require.NoError(w.t, err)
 	w.apply(store.Change{
 		Action: record.Update, Key: key, CID: syntax.CID(sum.String()),
-		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs,
+		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs, Links: checked.Links,
 	})
 	return key
 }

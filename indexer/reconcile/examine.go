@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
@@ -93,7 +94,11 @@ func (r *run) checkValue(rec record.Record) ([]record.Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checked.Refs, nil
+	refs := slices.Clone(checked.Refs)
+	for _, link := range checked.Links { // in the same table
+		refs = append(refs, record.Ref{Path: link.Path, Target: syntax.ATURI(link.Target)})
+	}
+	return refs, nil
 }
 
 // samePlaces is how many of one record's references to the same target are looked at.
@@ -101,7 +106,7 @@ const samePlaces = 100
 
 // refers tells whether a reference is in the table.
 func (r *run) refers(ctx context.Context, key record.Key, ref record.Ref) (bool, error) {
-	rows, err := r.stores.Records.Referrers(ctx, ref.Target, store.Referrer{Key: key}, samePlaces)
+	rows, err := r.stores.Records.Referrers(ctx, string(ref.Target), store.Referrer{Key: key}, samePlaces)
 	if err != nil {
 		return false, err
 	}

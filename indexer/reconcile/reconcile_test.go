@@ -87,7 +87,7 @@ func (w *world) fill(cat *catalog.Catalog) {
 			require.NoError(w.t, err)
 			changes = append(changes, store.Change{
 				Action: record.Create, Key: key, Rev: syntax.NewTIDNow(0), CID: syntax.CID(sum.String()),
-				JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs,
+				JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs, Links: checked.Links,
 			})
 			w.keys = append(w.keys, key)
 			maker.Refer(key.URI())

@@ -168,7 +168,7 @@ func (r *Replayer) validate(ctx context.Context, d store.DeadLetter) (*store.Cha
 	}
 	return &store.Change{
 		Action: record.Create, Key: key, Rev: d.Rev, CID: d.CID, DeadLetter: d.ID,
-		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs,
+		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs, Links: checked.Links,
 	}, nil
 }
 

@@ -187,7 +187,7 @@ func (d *diff) take(ctx context.Context, blocks blocks, path []byte, value cid.C
 	}
 	change := store.Change{
 		Action: record.Create, Key: key, Rev: d.rev, Resync: true, CID: c,
-		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs,
+		JSON: checked.JSON, CreatedAt: checked.CreatedAt, Filter: checked.Filter, Refs: checked.Refs, Links: checked.Links,
 	}
 	if old == "" {
 		d.counts.created++

@@ -20,6 +20,10 @@ type Checked struct {
 	// years 1 to 9999 where it is outside; zero where it does not say.
 	CreatedAt time.Time
 	Refs      []record.Ref // what it refers to, each path and target once, in the record's order
+	// Links are the DIDs and URIs that it names, each path and target once, in the
+	// record's order. A foreign record has none: without a lexicon, a text that looks
+	// like one may be anything.
+	Links []record.Link
 	// Filter has, for each property by which a list query filters and that the
 	// record has, its [record.FilterTerm]: a string, or a []string if the
 	// property is an array. Never nil.
@@ -63,6 +67,7 @@ func (c *Catalog) Check(key record.Key, block []byte) (Checked, error) {
 		return Checked{}, err.whole()
 	}
 	checked.JSON, checked.Refs = bytes.Clone(s.json), w.refs.list
+	checked.Links = w.links.list
 	for _, e := range s.root {
 		if f, ok := collection.filters[e.key]; ok {
 			if terms := f.terms(reader{s.text, e.value}); terms != nil {

@@ -17,6 +17,7 @@ type walk struct {
 	catalog *Catalog
 	path    []byte // to the present value, with [] for array elements
 	refs    references
+	links   links
 }
 
 // value validates the next value.
@@ -187,7 +188,11 @@ func (w *walk) text(s *Schema) *Invalid {
 	start := w.reader
 	v := w.string()
 	if s.Format != "at-uri" {
-		return w.verdict(s, v, start)
+		if err := w.verdict(s, v, start); err != nil {
+			return err
+		}
+		w.links.add(s.Format, w.path, v)
+		return nil
 	}
 	if w.refs.validFor(s, w.path, v) {
 		return nil

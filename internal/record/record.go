@@ -83,6 +83,12 @@ type Ref struct {
 	Target syntax.ATURI
 }
 
+// Link is a reference from a record to something that is no record: a DID or a URI.
+type Link struct {
+	Path   string // as in [Ref]
+	Target string // as the record has it
+}
+
 // Record is a record as it is stored and served.
 type Record struct {
 	Key       Key

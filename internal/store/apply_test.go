@@ -269,7 +269,7 @@ func TestValuesAndNamesSurviveExactly(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, value, string(got.Value))
 	}
-	referrers, err := w.reader.Referrers(t.Context(), longTarget, store.Referrer{}, 100)
+	referrers, err := w.reader.Referrers(t.Context(), string(longTarget), store.Referrer{}, 100)
 	require.NoError(t, err)
 	require.Len(t, referrers, 2*len(values), "each path once")
 
@@ -279,7 +279,7 @@ func TestValuesAndNamesSurviveExactly(t *testing.T) {
 	got, err := w.reader.Get(t.Context(), updated.Key)
 	require.NoError(t, err)
 	require.Equal(t, values["big"], string(got.Value), "also by an update")
-	referrers, err = w.reader.Referrers(t.Context(), longTarget, store.Referrer{}, 100)
+	referrers, err = w.reader.Referrers(t.Context(), string(longTarget), store.Referrer{}, 100)
 	require.NoError(t, err)
 	require.Len(t, referrers, 2*len(values)-2, "an update replaces the references")
 }

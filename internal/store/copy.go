@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -53,6 +54,14 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 		for i := range rows {
 			clear(seen)
 			for _, r := range rows[i].Refs {
+				if _, twice := seen[r]; !twice {
+					seen[r] = struct{}{}
+					refs = append(refs, ref{rows[i].Key, r})
+				}
+			}
+			for _, l := range rows[i].Links {
+				// A URI may name a record too: the table has one column for all targets.
+				r := record.Ref{Path: l.Path, Target: syntax.ATURI(l.Target)}
 				if _, twice := seen[r]; !twice {
 					seen[r] = struct{}{}
 					refs = append(refs, ref{rows[i].Key, r})

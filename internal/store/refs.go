@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -98,9 +97,9 @@ type Referrer struct {
 	Path string // in the record's value, as in [record.Ref]
 }
 
-// Referrers returns who refers to a record, in the order of their collections,
+// Referrers returns who refers to a record, a DID or a URI, in the order of their collections,
 // DIDs and record keys: up to limit after a given one; begin with the zero Referrer.
-func (r *Reader) Referrers(ctx context.Context, target syntax.ATURI, after Referrer, limit int) ([]Referrer, error) {
+func (r *Reader) Referrers(ctx context.Context, target string, after Referrer, limit int) ([]Referrer, error) {
 	scan := func(row pgx.CollectableRow) (f Referrer, err error) {
 		err = row.Scan(&f.Key.Collection, &f.Key.DID, &f.Key.Rkey, &f.Path)
 		return f, err

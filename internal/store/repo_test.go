@@ -117,7 +117,7 @@ func TestInactiveRepositoriesVanishFromEveryRead(t *testing.T) {
 			return counted(t, len(r), err)
 		},
 		"Referrers": func() int {
-			r, err := w.reader.Referrers(t.Context(), seen.URI(), store.Referrer{}, 5)
+			r, err := w.reader.Referrers(t.Context(), seen.String(), store.Referrer{}, 5)
 			return counted(t, len(r), err)
 		},
 		"Annotations": func() int {

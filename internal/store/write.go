@@ -94,6 +94,7 @@ type Change struct {
 	// [record.FilterTerm] makes it, or a []string of such.
 	Filter map[string]any
 	Refs   []record.Ref
+	Links  []record.Link
 }
 
 const (

@@ -1,0 +1,231 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// Reference is a row of the references: what a record names, and where.
+type Reference struct {
+	Source record.Key
+	Path   string // as in [record.Ref]
+	Target string // an AT-URI, a DID or a URI, as the record has it
+}
+
+// ReferenceQuery asks for references in one direction. Empty filters match all.
+type ReferenceQuery struct {
+	// Targets are the names of one thing, any of which a record may use; or, for
+	// what a record refers to, Source is set.
+	Targets []string
+	Source  *record.Key
+	// Collection is that of the record at the other end.
+	Collection syntax.NSID
+	Path       string
+	After      *Reference // the last of the page before; nil for the first page
+	Limit      int
+}
+
+// References returns a page of references, of records that are there; more tells
+// whether another follows. Backward ones are in the order of their sources, forward
+// ones in that of their paths.
+func (r *Reader) References(ctx context.Context, query ReferenceQuery) (page []Reference, more bool, err error) {
+	q := &statement{mode: planned}
+	q.write("SELECT r.collection, r.did, r.rkey, r.path, r.target FROM refs r WHERE ")
+	if query.Source != nil {
+		q.forward(&query)
+	} else {
+		q.backward(&query)
+	}
+	if query.Path != "" {
+		q.write(" AND r.path = ", q.arg(query.Path))
+	}
+	q.write(" AND ", ofActive, " ORDER BY r.collection, r.did, r.rkey, r.path, r.target LIMIT ", q.arg(query.Limit+1))
+	page, err = collect(ctx, r.pool, scanReference, q.String(), q.arguments()...)
+	if err != nil {
+		return nil, false, fmt.Errorf("read references: %w", err)
+	}
+	if len(page) > query.Limit {
+		return page[:query.Limit], true, nil
+	}
+	return page, false, nil
+}
+
+func (q *statement) forward(query *ReferenceQuery) {
+	q.sourceIs(*query.Source)
+	if query.Collection != "" {
+		q.write(" AND starts_with(r.target, 'at://') AND split_part(r.target, '/', 4) = ", q.arg(query.Collection))
+	}
+	if at := query.After; at != nil {
+		q.write(" AND (r.path, r.target) > (", q.arg(at.Path), ", ", q.arg(at.Target), ")")
+	}
+}
+
+func (q *statement) sourceIs(key record.Key) {
+	q.write("r.collection = ", q.arg(key.Collection), " AND r.did = ", q.arg(key.DID), " AND r.rkey = ", q.arg(key.Rkey))
+}
+
+func (q *statement) backward(query *ReferenceQuery) {
+	q.targetIs(query.Targets)
+	if query.Collection != "" {
+		q.write(" AND r.collection = ", q.arg(query.Collection))
+	}
+	if at := query.After; at != nil {
+		// The first is what the index can begin at.
+		c, d, k := q.arg(at.Source.Collection), q.arg(at.Source.DID), q.arg(at.Source.Rkey)
+		q.write(" AND (r.collection, r.did, r.rkey) >= (", c, ", ", d, ", ", k, ")",
+			" AND (r.collection, r.did, r.rkey, r.path, r.target) > (", c, ", ", d, ", ", k, ", ", q.arg(at.Path), ", ", q.arg(at.Target), ")")
+	}
+}
+
+// targetIs picks references to any of some names. One is the rule, and keeps the
+// order of the index.
+func (q *statement) targetIs(targets []string) {
+	var alternatives []string
+	for _, target := range targets {
+		t := q.arg(target) + "::text"
+		alternatives = append(alternatives, "hashtextextended(r.target, 0) = hashtextextended("+t+", 0) AND r.target = "+t)
+	}
+	q.write("(", strings.Join(alternatives, " OR "), ")")
+}
+
+func scanReference(row pgx.CollectableRow) (f Reference, err error) {
+	err = row.Scan(&f.Source.Collection, &f.Source.DID, &f.Source.Rkey, &f.Path, &f.Target)
+	return f, err
+}
+
+// Targets returns what some records refer to at some paths, or at all of them where
+// paths is nil; at most limit references. Paths leave out the [] of "any element".
+func (r *Reader) Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]Reference, error) {
+	collections, n := splitKeys(sources)
+	found, err := collect(ctx, r.pool, scanReference, `
+		SELECT r.collection, r.did, r.rkey, r.path, r.target
+		FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (collection, did, rkey, ord)
+		JOIN refs r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey
+		WHERE ($4::text[] IS NULL OR replace(r.path, '[]', '') = ANY ($4))
+		ORDER BY k.ord, r.path, r.target LIMIT $5`, planned, collections, n.dids, n.rkeys, paths, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what %d records refer to: %w", len(sources), err)
+	}
+	return found, nil
+}
+
+// Group is the records of one collection that refer to something.
+type Group struct {
+	Collection syntax.NSID
+	Sources    []record.Key // by DID and record key
+	Paths      [][]string   // of each source, where it refers
+	More       bool         // there are more than were asked for
+}
+
+// ReferrersByCollection returns the first records of each collection that refer to
+// a record, at most limit of each. Collections without any are left out.
+func (r *Reader) ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]Group, error) {
+	var groups []Group
+	var key record.Key
+	var paths []string
+	rows, err := r.pool.Query(ctx, `
+		SELECT c.name, s.did, s.rkey, s.paths FROM unnest($2::text[]) WITH ORDINALITY AS c (name, ord) CROSS JOIN LATERAL (
+			SELECT r.did, r.rkey, array_agg(DISTINCT r.path) AS paths FROM refs r
+			WHERE hashtextextended(r.target, 0) = hashtextextended($1::text, 0) AND r.target = $1 AND r.collection = c.name AND `+ofActive+`
+			GROUP BY r.did, r.rkey ORDER BY r.did, r.rkey LIMIT $3) s
+		ORDER BY c.ord, s.did, s.rkey`, planned, target, collections, limit+1)
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&key.Collection, &key.DID, &key.Rkey, &paths}, func() error {
+			if len(groups) == 0 || groups[len(groups)-1].Collection != key.Collection {
+				groups = append(groups, Group{Collection: key.Collection})
+			}
+			g := &groups[len(groups)-1]
+			if len(g.Sources) == limit {
+				g.More = true
+				return nil
+			}
+			g.Sources, g.Paths = append(g.Sources, key), append(g.Paths, paths)
+			paths = nil
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read who refers to %s: %w", target, ended(ctx, err))
+	}
+	return groups, nil
+}
+
+// ErrTooMuch says that the records asked for have more bytes than may be in memory
+// for one question.
+var ErrTooMuch = errors.New("the records are too large to be read together")
+
+// LoadAll returns the records that are there among those asked for, of any
+// collections, in one round trip; or [ErrTooMuch] beyond 16 MiB.
+func (r *Reader) LoadAll(ctx context.Context, keys []record.Key) (map[record.Key]record.Record, error) {
+	loaded := make(map[record.Key]record.Record, len(keys))
+	bytes := 0
+	err := r.together(ctx, recordColumns, keys, func(rows pgx.Rows) error {
+		for rows.Next() {
+			rec, err := scanRecord(rows)
+			if err != nil {
+				return err
+			}
+			if bytes += len(rec.Value); bytes > pageBytes {
+				return ErrTooMuch
+			}
+			loaded[rec.Key] = rec
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %d records: %w", len(keys), err)
+	}
+	return loaded, nil
+}
+
+// There tells which of some records, of any collections, are there, in one round trip.
+func (r *Reader) There(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
+	there := make(map[record.Key]bool, len(keys))
+	err := r.together(ctx, "r.collection, r.did, r.rkey", keys, func(rows pgx.Rows) error {
+		for rows.Next() {
+			key, err := scanKey(rows)
+			if err != nil {
+				return err
+			}
+			there[key] = true
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for %d records: %w", len(keys), err)
+	}
+	return there, nil
+}
+
+// together asks for columns of records: a statement for each collection that has a
+// partition, and one for all the others, sent at once.
+func (r *Reader) together(ctx context.Context, columns string, keys []record.Key, read func(pgx.Rows) error) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	var foreign []record.Key
+	batch := &pgx.Batch{}
+	for collection, n := range byCollection(keys) {
+		if !r.layoutOf(ctx, collection).known {
+			for i := range n.dids {
+				foreign = append(foreign, record.Key{Collection: collection, DID: syntax.DID(n.dids[i]), Rkey: syntax.RecordKey(n.rkeys[i])})
+			}
+			continue
+		}
+		batch.Queue("SELECT "+columns+" FROM unnest($1::text[], $2::text[]) AS k (did, rkey)"+
+			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey WHERE r.collection = "+quote(string(collection))+" AND "+ofActive, n.dids, n.rkeys).Query(read)
+	}
+	if len(foreign) > 0 {
+		collections, n := splitKeys(foreign)
+		batch.Queue("SELECT "+columns+" FROM unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)"+
+			" JOIN records_foreign r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey WHERE "+ofActive, collections, n.dids, n.rkeys).Query(read)
+	}
+	return ended(ctx, r.pool.SendBatch(ctx, batch).Close())
+}
