@@ -64,7 +64,7 @@ const (
 	readTimeout       = 15 * time.Second
 	idleTimeout       = 2 * time.Minute
 	sendTimeout       = 60 * time.Second // to send an answer to a slow client, beyond the request's own time
-	gzipAbove         = 4 << 10          // bytes; smaller answers are not worth the work
+	packAbove         = 4 << 10          // bytes; smaller answers are not worth the work
 )
 
 // Server is one API process. Make it with [New], then [Server.Run] it.
@@ -153,8 +153,8 @@ func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, erro
 			MaxAge:        int((24 * time.Hour).Seconds()),
 		}),
 		middleware.BodyLimit(maxBody),
-		middleware.GzipWithConfig(middleware.GzipConfig{Level: 1, MinLength: gzipAbove}),
-		deadline(s.cfg.RequestTimeout),
+		compressed(packAbove),
+		deadline(s.cfg.RequestTimeout, func(c echo.Context) bool { return deps.REST != nil && deps.REST.Streams(c) }),
 	)
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)

@@ -84,10 +84,14 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// deadline bounds how long a request may wait for what it asks of the stores.
-func deadline(d time.Duration) echo.MiddlewareFunc {
+// deadline bounds how long a request may wait for what it asks of the stores, except
+// for streams, which bound each part of theirs themselves.
+func deadline(d time.Duration, streams func(echo.Context) bool) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
+			if streams(c) {
+				return next(c)
+			}
 			req := c.Request()
 			ctx, cancel := context.WithTimeout(req.Context(), d)
 			defer cancel()

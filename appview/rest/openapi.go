@@ -106,7 +106,7 @@ func (d *document) content(a *Answer) map[string]any {
 		content["application/json"] = d.media(a.Schema, a.Example)
 	}
 	if a.Lines != nil {
-		content["application/x-ndjson"] = d.media(a.Lines, nil)
+		content[mediaLines] = d.media(a.Lines, map[string]any{"end": "complete", "records": 0})
 	}
 	return content
 }

@@ -35,7 +35,7 @@ func (s *Service) listRoute(t *recordType) Route {
 		Params:      append(params, s.shapeParams()...),
 		Answer: Answer{
 			Description: "A page of records of the collection " + string(t.collection.NSID) + "; `cursor` is absent on the last.",
-			Schema:      pageSchema(t), Example: t.examplePage(),
+			Schema:      pageSchema(t), Example: t.examplePage(), Lines: lineSchema(),
 		},
 		Handler: s.list(t),
 	}
@@ -105,6 +105,9 @@ func (s *Service) list(t *recordType) Handler {
 		list, err := s.xrpc.Listing(c.Ctx(), c.Arguments)
 		if err != nil {
 			return err
+		}
+		if wantsLines(c.Context) {
+			return s.streamList(c, list, shape)
 		}
 		records, cursor, err := list.Page(c.Ctx())
 		if err != nil {

@@ -33,6 +33,7 @@ type reader interface {
 	References(context.Context, store.ReferenceQuery) ([]store.Reference, bool, error)
 	Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]store.Reference, error)
 	AnnotationsOf(context.Context, store.AnnotationQuery) ([]store.FoundAnnotation, bool, error)
+	Referring(ctx context.Context, targets []string, collections []syntax.NSID, after record.Key, limit int) ([]record.Key, error)
 	ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]store.Group, error)
 }
 
@@ -53,6 +54,8 @@ type Service struct {
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
+	streams map[string]bool // patterns of routes that stream
+	slots   chan struct{}   // one for each stream that may be under way
 }
 
 // New makes a service. It panics where rows of the table contradict each other.
@@ -60,6 +63,12 @@ func New(deps Deps) *Service {
 	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
+	s.streams, s.slots = map[string]bool{}, make(chan struct{}, mostStreams)
+	for i := range s.routes {
+		if s.routes[i].Stream {
+			s.streams[s.routes[i].Pattern()] = true
+		}
+	}
 	return s
 }
 
@@ -70,6 +79,7 @@ func (s *Service) table() []Route {
 		s.recordRoutes(),
 		s.referenceRoutes(),
 		s.compositeRoutes(),
+		s.exportRoutes(),
 	} {
 		all = append(all, rows...)
 	}

@@ -50,8 +50,8 @@ type Answer struct {
 	// among the document's components.
 	Schema  Schema
 	Example any
-	// Lines is set where the answer is, or with Accept: application/x-ndjson may
-	// be, one JSON object of this schema a line. JSON says that both are to be had.
+	// Lines is set where the answer is one JSON object of this schema a line; with
+	// Schema as well, where Accept: application/x-ndjson makes it so.
 	Lines Schema
 }
 

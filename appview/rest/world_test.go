@@ -74,6 +74,11 @@ func newWorld(t *testing.T) *world {
 func (w *world) serve(reads *store.Reader) {
 	queries := xrpc.New(w.catalog, reads, nil)
 	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Version: "test"})
+	w.http = handlerOf(queries, w.rest)
+}
+
+// handlerOf mounts the interfaces as the server does.
+func handlerOf(queries *xrpc.Service, s *Service) http.Handler {
 	e := echo.New()
 	e.HTTPErrorHandler = xrpc.ErrorHandler(slog.New(slog.DiscardHandler))
 	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
@@ -83,8 +88,8 @@ func (w *world) serve(reads *store.Reader) {
 		}
 	})
 	queries.Mount(e)
-	w.rest.Mount(e)
-	w.http = e
+	s.Mount(e)
+	return e
 }
 
 func partitions(c *catalog.Catalog) []store.Partition {

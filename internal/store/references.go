@@ -157,6 +157,21 @@ func (r *Reader) ReferrersByCollection(ctx context.Context, target string, colle
 	return groups, nil
 }
 
+// Referring returns which records of some collections refer to any of some targets, in
+// the order of their keys: up to limit after a given one; begin with the zero Key.
+func (r *Reader) Referring(ctx context.Context, targets []string, collections []syntax.NSID, after record.Key, limit int) ([]record.Key, error) {
+	found, err := collect(ctx, r.pool, scanKey, `
+		SELECT DISTINCT r.collection, r.did, r.rkey FROM refs r
+		WHERE hashtextextended(r.target, 0) = ANY (SELECT hashtextextended(t, 0) FROM unnest($1::text[]) AS t) AND r.target = ANY ($1)
+			AND r.collection = ANY ($2::text[]) AND (r.collection, r.did, r.rkey) > ($3, $4, $5) AND `+ofActive+`
+		ORDER BY r.collection, r.did, r.rkey LIMIT $6`,
+		planned, targets, collections, after.Collection, after.DID, after.Rkey, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read who refers to %d targets: %w", len(targets), err)
+	}
+	return found, nil
+}
+
 // ErrTooMuch says that the records asked for have more bytes than may be in memory
 // for one question.
 var ErrTooMuch = errors.New("the records are too large to be read together")
