@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/indexer/rebuild"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -26,36 +25,38 @@ func (p *parts) next(target record.Target) rebuild.Projection {
 
 // rebuildAll builds projections anew, all at the same time.
 func rebuildAll(ctx context.Context, command *cli.Command, p *parts, targets []record.Target) error {
+	collectLess()
 	if p.graph != nil {
 		if err := p.graph.Ensure(ctx); err != nil {
 			return fmt.Errorf("preparing Neo4j: %w", err)
 		}
 	}
 	out := &progress{out: command.Root().Writer, said: map[record.Target]said{}}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, target := range targets {
-		group.Go(func() error { return rebuildOne(ctx, command, p, target, out) })
-	}
-	return group.Wait()
-}
-
-func rebuildOne(ctx context.Context, command *cli.Command, p *parts, target record.Target, out *progress) error {
-	collections, err := chosenCollections(command, p, target)
-	if err != nil {
-		return err
-	}
 	rebuilds := store.NewRebuilds(p.pool)
-	release, err := rebuilds.Lock(ctx, target)
-	if err != nil {
-		return err
+	var cfgs []rebuild.Config
+	for _, target := range targets {
+		collections, err := chosenCollections(command, p, target)
+		if err != nil {
+			return err
+		}
+		release, err := rebuilds.Lock(ctx, target)
+		if err != nil {
+			return err
+		}
+		defer release()
+		cfgs = append(cfgs, rebuild.Config{
+			Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Rebuilds: rebuilds,
+			Letters: store.NewDeadLetters(p.pool), Collections: collections, Next: p.next(target), Logger: p.logger, Report: out.report,
+		})
 	}
-	defer release()
-	done, err := rebuild.Run(ctx, rebuild.Config{
-		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Rebuilds: rebuilds,
-		Letters: store.NewDeadLetters(p.pool), Collections: collections, Next: p.next(target), Logger: p.logger, Report: out.report,
-	})
+	done, err := rebuild.RunAll(ctx, cfgs...)
+	for _, d := range done {
+		if err != nil {
+			err = fmt.Errorf("%w\n%s: %d of %d records are done, step %s", err, d.Target, d.Done, d.Total, d.Step)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("%w\n%d of %d records are done; run the command again to go on, or with --abort to drop them", err, done.Done, done.Total)
+		return fmt.Errorf("%w\nrun the command again to go on, or with --abort to drop what there is", err)
 	}
 	return nil
 }

@@ -41,11 +41,7 @@ func (s *set) add(v string) {
 // A record's strings, each with a separator, fit in its 1,000,000 bytes of CBOR,
 // and a body repeats a string at most three times: its size is bounded by the
 // record's, and the full text never reaches the length at which highlighting ends.
-func (s *shape) body(rec record.Record) (json.RawMessage, error) {
-	value, err := decode(rec.Value)
-	if err != nil {
-		return nil, err
-	}
+func (s *shape) body(value map[string]any) (json.RawMessage, error) {
 	var doc document
 	fields := doc.object(s, value)
 	if title := title(value); title != "" {

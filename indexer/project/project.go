@@ -102,13 +102,30 @@ func Mapping(c *catalog.Collection) (search.Mapping, bool) {
 	return search.Mapping{Collection: c.NSID, Properties: fields}, true
 }
 
+// Reading is a record decoded once, for all that is made of it.
+type Reading struct {
+	collection *catalog.Collection
+	record     record.Record
+	value      map[string]any
+	err        error
+}
+
+// Read decodes a record. Where that fails, so does all that is made of the reading.
+func Read(c *catalog.Collection, rec record.Record) Reading {
+	value, err := decode(rec.Value)
+	return Reading{collection: c, record: rec, value: value, err: err}
+}
+
 // Document is what the index keeps of a record of a searchable collection.
-func Document(c *catalog.Collection, rec record.Record) (search.Document, error) {
-	p := planOf(c)
+func (r Reading) Document() (search.Document, error) {
+	rec, p := r.record, planOf(r.collection)
 	if !p.searchable {
-		return search.Document{}, fmt.Errorf("document of %s: %s is not searchable", rec.Key, c.NSID)
+		return search.Document{}, fmt.Errorf("document of %s: %s is not searchable", rec.Key, r.collection.NSID)
 	}
-	body, err := p.shape.body(rec)
+	if r.err != nil {
+		return search.Document{}, fmt.Errorf("document of %s: %w", rec.Key, r.err)
+	}
+	body, err := p.shape.body(r.value)
 	if err != nil {
 		return search.Document{}, fmt.Errorf("document of %s: %w", rec.Key, err)
 	}
@@ -118,6 +135,24 @@ func Document(c *catalog.Collection, rec record.Record) (search.Document, error)
 	}, nil
 }
 
+// Subgraph is what a record contributes to the graph.
+func (r Reading) Subgraph() (graph.Subgraph, error) {
+	if r.err != nil {
+		return graph.Subgraph{}, fmt.Errorf("subgraph of %s: %w", r.record.Key, r.err)
+	}
+	return planOf(r.collection).subgraph(r.collection, r.record, r.value), nil
+}
+
+// Document is that of a record that is read for it alone.
+func Document(c *catalog.Collection, rec record.Record) (search.Document, error) {
+	return Read(c, rec).Document()
+}
+
+// Subgraph is that of a record that is read for it alone.
+func Subgraph(c *catalog.Collection, rec record.Record) (graph.Subgraph, error) {
+	return Read(c, rec).Subgraph()
+}
+
 // Annotations are the table rows of a record of a collection with annotations.
 func Annotations(c *catalog.Collection, rec record.Record) ([]record.Annotation, error) {
 	name := planOf(c).annotations
@@ -125,13 +160,4 @@ func Annotations(c *catalog.Collection, rec record.Record) ([]record.Annotation,
 		return nil, fmt.Errorf("annotations of %s: %s has none", rec.Key, c.NSID)
 	}
 	return annotations(rec, name)
-}
-
-// Subgraph is what a record contributes to the graph.
-func Subgraph(c *catalog.Collection, rec record.Record) (graph.Subgraph, error) {
-	value, err := decode(rec.Value)
-	if err != nil {
-		return graph.Subgraph{}, fmt.Errorf("subgraph of %s: %w", rec.Key, err)
-	}
-	return planOf(c).subgraph(c, rec, value), nil
 }

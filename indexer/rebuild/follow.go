@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/layers-pub/layers-appview/indexer/project"
+	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
@@ -56,6 +58,16 @@ func (r *run) followOnce(ctx context.Context) (int, error) {
 	r.progress.Followed += int64(len(rows))
 	r.report()
 	return len(rows), nil
+}
+
+// read decodes what is there.
+func (it Item) read(c *catalog.Catalog) Reading {
+	r := Reading{Key: it.Key, Version: it.Version}
+	if collection, known := c.Collection(it.Key.Collection); known && it.Present != nil {
+		decoded := project.Read(collection, *it.Present)
+		r.Decoded = &decoded
+	}
+	return r
 }
 
 const loadRecords = 32 // of up to 1 MB each

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/graph"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -44,13 +43,13 @@ type subgraphs struct {
 }
 
 // Project makes subgraphs, in the form that the server takes.
-func (g *Graph) Project(records []record.Record) any {
+func (g *Graph) Project(records []Reading) any {
 	out := &subgraphs{}
 	list := make([]graph.Subgraph, 0, len(records))
-	for i := range records {
-		sub, err := g.subgraph(Item{Key: records[i].Key, Version: records[i].Version, Present: &records[i]})
+	for _, rec := range records {
+		sub, err := subgraphOf(rec)
 		if err != nil {
-			out.failures = append(out.failures, Failure{records[i].Key, err})
+			out.failures = append(out.failures, Failure{rec.Key, err})
 			continue
 		}
 		list = append(list, sub)
@@ -59,16 +58,16 @@ func (g *Graph) Project(records []record.Record) any {
 	return out
 }
 
-func (g *Graph) subgraph(it Item) (graph.Subgraph, error) {
-	sub := graph.Subgraph{Key: it.Key, Deleted: true}
-	c, ok := g.catalog.Collection(it.Key.Collection)
-	if it.Present != nil && ok {
-		err := guarded(func() (err error) { sub, err = project.Subgraph(c, *it.Present); return err })
+// subgraphOf is that of a deleted record where there is nothing to read.
+func subgraphOf(rec Reading) (graph.Subgraph, error) {
+	sub := graph.Subgraph{Key: rec.Key, Deleted: true}
+	if rec.Decoded != nil {
+		err := guarded(func() (err error) { sub, err = rec.Decoded.Subgraph(); return err })
 		if err != nil {
 			return sub, err
 		}
 	}
-	sub.Version = it.Version
+	sub.Version = rec.Version
 	return sub, nil
 }
 
@@ -83,7 +82,7 @@ func (g *Graph) Write(ctx context.Context, items []Item) ([]Failure, error) {
 	var failures []Failure
 	var list []graph.Subgraph
 	for _, it := range items {
-		sub, err := g.subgraph(it)
+		sub, err := subgraphOf(it.read(g.catalog))
 		if err != nil {
 			failures = append(failures, Failure{it.Key, err})
 			continue

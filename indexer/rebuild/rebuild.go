@@ -24,6 +24,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -73,7 +74,7 @@ type Projection interface {
 	// if it keeps that itself.
 	Open(ctx context.Context, generation string) (fresh bool, upTo record.Key, done int64, err error)
 	// Project turns records into what Fill takes. Several goroutines may call it.
-	Project(records []record.Record) any
+	Project(records []Reading) any
 	// Fill adds what Project has made of records that are not there yet.
 	Fill(ctx context.Context, projected any, upTo record.Key, done int64) ([]Failure, error)
 	// Write brings records up to date.
@@ -82,6 +83,13 @@ type Projection interface {
 	Promote(ctx context.Context) error
 	// Discard deletes all generations that are not served.
 	Discard(ctx context.Context) error
+}
+
+// Reading is a record that has been decoded.
+type Reading struct {
+	Key     record.Key
+	Version int64
+	Decoded *project.Reading // nil where the catalog does not know its collection
 }
 
 // Item is a record to bring up to date.
@@ -107,25 +115,71 @@ func Abort(ctx context.Context, rebuilds *store.Rebuilds, next Projection) error
 
 // Run rebuilds, or goes on with a rebuild that was interrupted.
 func Run(ctx context.Context, cfg Config) (Progress, error) {
-	r := &run{Config: cfg, progress: Progress{Target: cfg.Next.Target(), Since: time.Now()}}
+	done, err := RunAll(ctx, cfg)
+	return done[0], err
+}
+
+// RunAll rebuilds projections at the same time. They are filled together, so that each
+// record is read and decoded once; the slowest of them sets the pace. What an earlier
+// run has done of one and not of another is done for the other alone.
+func RunAll(ctx context.Context, cfgs ...Config) ([]Progress, error) {
+	runs := make([]*run, len(cfgs))
+	for i, cfg := range cfgs {
+		runs[i] = &run{Config: cfg, progress: Progress{Target: cfg.Next.Target(), Since: time.Now()}}
+	}
+	err := each(ctx, runs, (*run).beginStep)
+	if err == nil {
+		err = fill(ctx, runs)
+	}
+	if err == nil {
+		err = each(ctx, runs, (*run).finish)
+	}
+	done := make([]Progress, len(runs))
+	for i, r := range runs {
+		done[i] = r.progress
+	}
+	return done, err
+}
+
+// each runs a step of all, and ends the others where one fails.
+func each(ctx context.Context, runs []*run, do func(*run, context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range runs {
+		group.Go(func() error { return do(r, ctx) })
+	}
+	return group.Wait()
+}
+
+func (r *run) beginStep(ctx context.Context) error { return r.step(ctx, "begin", r.begin) }
+
+// finish is all that comes after the filling.
+func (r *run) finish(ctx context.Context) error {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"begin", r.begin}, {"fill", r.fill}, {"follow", r.follow}, {"promote", r.promote}, {"end", r.end}} {
-		r.progress.Step = step.name
-		if err := step.do(ctx); err != nil {
-			return r.progress, fmt.Errorf("rebuilding %s, step %s: %w", r.progress.Target, step.name, err)
+	}{{"follow", r.follow}, {"promote", r.promote}, {"end", r.end}} {
+		if err := r.step(ctx, step.name, step.do); err != nil {
+			return err
 		}
 	}
 	r.progress.Step = "done"
 	r.report()
-	return r.progress, nil
+	return nil
+}
+
+func (r *run) step(ctx context.Context, name string, do func(context.Context) error) error {
+	r.progress.Step = name
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("rebuilding %s, step %s: %w", r.progress.Target, name, err)
+	}
+	return nil
 }
 
 type run struct {
 	Config
 	at       store.Rebuild
 	progress Progress
+	queue    chan *part // see fill
 }
 
 func (r *run) report() {
@@ -179,121 +233,6 @@ func (r *run) beginAnew(ctx context.Context) (err error) {
 	}
 	r.at, err = r.Rebuilds.Get(ctx, target)
 	return err
-}
-
-const (
-	fillRecords   = 1000 // in one batch
-	scanRecords   = 500  // in one query
-	followRecords = 500
-)
-
-// batch is a part of a collection on its way.
-type batch struct {
-	records   []record.Record
-	projected chan any
-}
-
-// fill reads, projects and writes at the same time, in order.
-func (r *run) fill(ctx context.Context) error {
-	if r.at.Filled {
-		return nil
-	}
-	batches := make(chan *batch, 2)
-	work := make(chan *batch, 2)
-	group, filling := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(batches)
-		defer close(work)
-		return r.scan(filling, func(b *batch) error {
-			for _, to := range []chan *batch{batches, work} {
-				select {
-				case to <- b:
-				case <-filling.Done():
-					return filling.Err()
-				}
-			}
-			return nil
-		})
-	})
-	for range 2 {
-		group.Go(func() error {
-			for b := range work {
-				b.projected <- r.Next.Project(b.records)
-			}
-			return nil
-		})
-	}
-	group.Go(func() error {
-		for b := range batches {
-			if err := r.fillBatch(filling, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	r.at.Filled, r.at.Done = true, r.progress.Done
-	return r.Rebuilds.Save(ctx, r.at)
-}
-
-// scan hands on all records that come after what is filled.
-func (r *run) scan(ctx context.Context, emit func(*batch) error) error {
-	for _, collection := range r.Collections {
-		if collection < r.at.After.Collection {
-			continue
-		}
-		after := record.Key{Collection: collection}
-		if collection == r.at.After.Collection {
-			after = r.at.After
-		}
-		b := &batch{projected: make(chan any, 1)}
-		for {
-			page, err := r.Records.ScanPage(ctx, collection, after, scanRecords)
-			if err != nil {
-				return err
-			}
-			b.records = append(b.records, page...)
-			if len(b.records) > 0 && (len(page) == 0 || len(b.records) > fillRecords-scanRecords || len(page) < scanRecords) {
-				if err := emit(b); err != nil {
-					return err
-				}
-				b = &batch{projected: make(chan any, 1)}
-			}
-			if len(page) == 0 {
-				break
-			}
-			after = page[len(page)-1].Key
-		}
-	}
-	return nil
-}
-
-func (r *run) fillBatch(ctx context.Context, b *batch) error {
-	upTo := b.records[len(b.records)-1].Key
-	done := r.progress.Done + int64(len(b.records))
-	var projected any
-	select {
-	case projected = <-b.projected:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	failures, err := r.Next.Fill(ctx, projected, upTo, done)
-	if err != nil {
-		return err
-	}
-	if err := r.bury(ctx, failures); err != nil {
-		return err
-	}
-	at := r.at
-	at.After, at.Done = upTo, done
-	if err := r.Rebuilds.Save(ctx, at); err != nil {
-		return err
-	}
-	r.progress.Done = done
-	r.report()
-	return nil
 }
 
 // bury gives what cannot be projected to the dead letters, as the workers do.

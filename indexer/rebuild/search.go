@@ -45,29 +45,26 @@ type documents struct {
 }
 
 // Project makes documents.
-func (s *Search) Project(records []record.Record) any {
-	out := &documents{}
-	for i := range records {
-		s.add(out, Item{Key: records[i].Key, Version: records[i].Version, Present: &records[i]})
+func (s *Search) Project(records []Reading) any {
+	out := &documents{list: make([]search.Document, 0, len(records))}
+	for _, rec := range records {
+		if rec.Decoded == nil {
+			continue // only collections that the catalog knows have an index
+		}
+		var doc search.Document
+		err := guarded(func() (err error) { doc, err = rec.Decoded.Document(); return err })
+		out.add(doc, rec, err)
 	}
 	return out
 }
 
-func (s *Search) add(out *documents, it Item) {
-	doc := search.Document{Key: it.Key, Version: it.Version}
-	c, ok := s.catalog.Collection(it.Key.Collection)
-	if !ok {
+func (d *documents) add(doc search.Document, rec Reading, err error) {
+	if err != nil {
+		d.failures = append(d.failures, Failure{rec.Key, err})
 		return
 	}
-	if it.Present != nil {
-		err := guarded(func() (err error) { doc, err = project.Document(c, *it.Present); return err })
-		if err != nil {
-			out.failures = append(out.failures, Failure{it.Key, err})
-			return
-		}
-		doc.Version = it.Version
-	}
-	out.list = append(out.list, doc)
+	doc.Version = rec.Version
+	d.list = append(d.list, doc)
 }
 
 // Fill writes documents, in two requests at a time.
@@ -79,7 +76,15 @@ func (s *Search) Fill(ctx context.Context, projected any, _ record.Key, _ int64)
 func (s *Search) Write(ctx context.Context, items []Item) ([]Failure, error) {
 	docs := &documents{}
 	for _, it := range items {
-		s.add(docs, it)
+		if _, known := s.catalog.Collection(it.Key.Collection); !known {
+			continue
+		}
+		doc, rec := search.Document{Key: it.Key}, it.read(s.catalog)
+		var err error
+		if rec.Decoded != nil {
+			err = guarded(func() (err error) { doc, err = rec.Decoded.Document(); return err })
+		}
+		docs.add(doc, rec, err)
 	}
 	return s.write(ctx, docs)
 }
