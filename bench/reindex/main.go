@@ -11,14 +11,15 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/indexer/rebuild"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
@@ -36,10 +37,12 @@ func main() {
 func measure() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	debug.SetGCPercent(400) // as `layers reindex` does
 	b := &bench{}
 	flag.IntVar(&b.records, "records", 50_000, "how many records there are")
 	flag.StringVar(&b.only, "only", "search,graph,both", "what to measure")
-	flag.IntVar(&b.readers, "readers", 0, "connections that ask an API process meanwhile")
+	flag.IntVar(&b.readers, "readers", 0, "connections that ask an API process and the served projections in a second rebuild")
+	flag.Float64Var(&b.rate, "read-rate", 200, "records a second that the readers ask for, of each source")
 	flag.StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of the rebuild there")
 	flag.Parse()
 	return b.run(ctx)
@@ -47,6 +50,7 @@ func measure() error {
 
 type bench struct {
 	records, readers int
+	rate             float64
 	only, profile    string
 	world            *world
 }
@@ -66,15 +70,20 @@ func (b *bench) run(ctx context.Context) (err error) {
 		if targets == nil {
 			return fmt.Errorf("-only: %q is not search, graph or both", name)
 		}
-		if err := b.measure(ctx, name, targets); err != nil {
+		if err := b.measure(ctx, name, targets, 0); err != nil {
 			return err
+		}
+		if b.readers > 0 { // again, now that there is something served
+			if err := b.measure(ctx, name+", readers", targets, b.readers); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // measure rebuilds and prints how that went.
-func (b *bench) measure(ctx context.Context, name string, targets []record.Target) error {
+func (b *bench) measure(ctx context.Context, name string, targets []record.Target, readers int) error {
 	if b.profile != "" {
 		f, err := os.Create(b.profile + "." + name)
 		if err != nil {
@@ -85,34 +94,37 @@ func (b *bench) measure(ctx context.Context, name string, targets []record.Targe
 			return err
 		}
 	}
-	load, err := b.world.read(ctx, b.readers)
+	load, err := b.world.read(ctx, readers, b.rate, targets)
 	if err != nil {
 		return err
 	}
-	before := b.world.usage()
+	meter := b.world.measureCPU(load.processes())
 	began := time.Now()
-	group, rebuilding := errgroup.WithContext(ctx)
+	filled := map[record.Target]time.Duration{}
+	var mu sync.Mutex
+	var cfgs []rebuild.Config
 	for _, target := range targets {
-		group.Go(func() error {
-			var filled time.Duration
-			done, err := rebuild.Run(rebuilding, b.world.rebuild(target, func(p rebuild.Progress) {
-				if p.Step == "fill" {
-					filled = time.Since(began)
-				}
-			}))
-			if err == nil {
-				fmt.Printf("%-6s %-6s %d records, filled in %s: %.0f/s; in use and the old one gone after %s\n", name, target, done.Done,
-					filled.Round(time.Millisecond), float64(done.Done)/filled.Seconds(), time.Since(began).Round(time.Millisecond))
+		cfgs = append(cfgs, b.world.rebuild(target, func(p rebuild.Progress) {
+			mu.Lock()
+			defer mu.Unlock()
+			if p.Step == "fill" {
+				filled[target] = time.Since(began)
 			}
-			return err
-		})
+		}))
 	}
-	if err := group.Wait(); err != nil {
+	all, err := rebuild.RunAll(ctx, cfgs...)
+	if err != nil {
 		return err
 	}
+	for _, done := range all {
+		took := filled[done.Target]
+		fmt.Printf("%-6s %-6s %d records, filled in %s: %.0f/s; all in use and the old ones gone after %s\n", name, done.Target, done.Done,
+			took.Round(time.Millisecond), float64(done.Done)/took.Seconds(), time.Since(began).Round(time.Millisecond))
+	}
 	pprof.StopCPUProfile()
-	for process, seconds := range b.world.usage() {
-		fmt.Printf("%-6s CPU of %s: %.0f µs a record\n", name, process, (seconds-before[process])*1e6/float64(len(b.world.cids)))
+	took, used := time.Since(began).Seconds(), meter.stop()
+	for _, process := range slices.Sorted(maps.Keys(used)) {
+		fmt.Printf("%-6s CPU of %-14s %4.0f µs a record, %3.0f %% of a core\n", name, process, used[process]*1e6/float64(len(b.world.cids)), used[process]/took*100)
 	}
 	if err := load.stop(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,63 +11,74 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/bench/program"
 	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/record"
 )
 
-// load is an API process and those who read from it.
+// load is an API process, and readers that ask it and the served projections for
+// records at random and hold each answer to what was written.
 type load struct {
+	world   *world
+	process *program.Process
+	base    string                      // of the API
+	gets    map[syntax.NSID]syntax.NSID // queries by collection
+	ask     [3]question                 // by source; nil for what is not served yet
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	process *exec.Cmd
-	dir     string
 	began   time.Time
-	answers atomic.Int64
+	answers [3]atomic.Int64 // by source
+	again   atomic.Int64    // answers that came of a second question
 	mu      sync.Mutex
 	wrong   []error
 }
 
-// read starts an API process and so many readers, which ask for records at random and
-// hold each answer to what was written.
-func (w *world) read(ctx context.Context, readers int) (*load, error) {
+// question asks for a record and checks the answer.
+type question func(context.Context, record.Key) error
+
+var sources = [3]string{"the API", "the served indexes", "the served graph"}
+
+// read starts so many readers, who ask so often a second together. Without any it
+// returns a load that does nothing.
+func (w *world) read(ctx context.Context, readers int, rate float64, targets []record.Target) (*load, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &load{cancel: cancel, began: time.Now()}
+	l := &load{world: w, cancel: cancel, gets: map[syntax.NSID]syntax.NSID{}}
+	l.ask = [3]question{l.askAPI, nil, nil}
+	if slices.Contains(targets, record.Search) {
+		l.ask[1] = l.askSearch
+	}
+	if slices.Contains(targets, record.Graph) {
+		l.ask[2] = l.askGraph
+	}
 	if readers == 0 {
 		return l, nil
 	}
-	base, err := l.serve(ctx, w.url)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	gets := map[syntax.NSID]syntax.NSID{}
 	for _, q := range w.catalog.Queries() {
 		if q.Kind == catalog.Get {
-			gets[q.Collection] = q.NSID
+			l.gets[q.Collection] = q.NSID
 		}
 	}
+	if err := l.serve(ctx); err != nil {
+		return nil, errors.Join(err, l.stop())
+	}
 	l.began = time.Now()
+	pause := time.Duration(float64(readers) / rate * float64(time.Second))
 	for range readers {
 		l.running.Go(func() {
+			beat := time.NewTicker(pause)
+			defer beat.Stop()
 			for ctx.Err() == nil {
-				key := w.keys[rand.IntN(len(w.keys))]
-				err := ask(ctx, base, gets[key.Collection], key.String(), w.cids[key])
-				if ctx.Err() != nil {
-					return
-				}
-				l.answers.Add(1)
-				if err != nil {
-					l.mu.Lock()
-					l.wrong = append(l.wrong, err)
-					l.mu.Unlock()
+				l.askAll(ctx, w.keys[rand.IntN(len(w.keys))])
+				select {
+				case <-beat.C:
+				case <-ctx.Done():
 				}
 			}
 		})
@@ -74,65 +86,151 @@ func (w *world) read(ctx context.Context, readers int) (*load, error) {
 	return l, nil
 }
 
-func (l *load) serve(ctx context.Context, database string) (string, error) {
-	var err error
-	if l.dir, err = os.MkdirTemp("", "bench-reindex-*"); err != nil {
-		return "", err
+// serve runs `layers api` on the world's database.
+func (l *load) serve(ctx context.Context) error {
+	path, remove, err := program.Given(ctx, "")
+	if err != nil {
+		return err
 	}
-	program := filepath.Join(l.dir, "layers")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/layers").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the program: %w: %s", err, out)
-	}
+	defer remove() // what runs stays
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return err
 	}
 	address := listener.Addr().String()
 	if err := listener.Close(); err != nil {
-		return "", err
+		return err
 	}
-	l.process = exec.Command(program, "api")
-	l.process.Env = append(os.Environ(), "DATABASE_URL="+database, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
-	l.process.Stderr = os.Stderr
-	if err := l.process.Start(); err != nil {
-		return "", err
+	l.base = "http://" + address
+	env := append(os.Environ(), "DATABASE_URL="+l.world.url, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
+	if l.process, err = program.Launch(path, env, "api"); err != nil {
+		return err
 	}
-	base := "http://" + address
-	for range 200 {
-		if res, err := http.Get(base + "/ready"); err == nil {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		if err := l.process.Alive(); err != nil {
+			return err
+		}
+		if res, err := http.Get(l.base + "/ready"); err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
-				return base, nil
+				return nil
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the API does not become ready: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return "", errors.New("the API does not become ready")
 }
 
-// ask gets one record and checks that it is the one that was written.
-func ask(ctx context.Context, base string, query syntax.NSID, uri string, want syntax.CID) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/xrpc/"+string(query)+"?"+url.Values{"uri": {uri}}.Encode(), nil)
-	if err != nil {
-		return err
+// askAll asks each source for a record. A question that was on its way to what has
+// just been replaced is asked once more, as those who serve searches have to.
+func (l *load) askAll(ctx context.Context, key record.Key) {
+	for source, ask := range l.ask {
+		if ask == nil || source == 1 && !l.world.searchable[key.Collection] {
+			continue
+		}
+		err := ask(ctx, key)
+		if err != nil && source > 0 && ctx.Err() == nil {
+			l.again.Add(1)
+			err = ask(ctx, key)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		l.answers[source].Add(1)
+		if err != nil {
+			l.mu.Lock()
+			l.wrong = append(l.wrong, fmt.Errorf("%s: %s: %w", sources[source], key, err))
+			l.mu.Unlock()
+		}
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
+}
+
+// askAPI gets one record and checks that it is the one that was written.
+func (l *load) askAPI(ctx context.Context, key record.Key) error {
+	uri := key.String()
 	var got struct {
 		URI   string          `json:"uri"`
 		CID   syntax.CID      `json:"cid"`
 		Value json.RawMessage `json:"value"`
 	}
-	if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+	if err := fetch(ctx, l.base+"/xrpc/"+string(l.gets[key.Collection])+"?"+url.Values{"uri": {uri}}.Encode(), nil, &got); err != nil {
 		return err
 	}
-	if res.StatusCode != http.StatusOK || got.URI != uri || got.CID != want || len(got.Value) == 0 {
-		return fmt.Errorf("%s: status %d, CID %s, should be %s", uri, res.StatusCode, got.CID, want)
+	if want := l.world.cids[key]; got.URI != uri || got.CID != want || len(got.Value) == 0 {
+		return fmt.Errorf("CID %s, should be %s", got.CID, want)
 	}
 	return nil
+}
+
+// askSearch looks for the one document of a record.
+func (l *load) askSearch(ctx context.Context, key record.Key) error {
+	uri := key.String()
+	question, err := json.Marshal(map[string]any{"query": map[string]any{"term": map[string]any{"uri": uri}}, "_source": []string{"uri", "cid"}})
+	if err != nil {
+		return err
+	}
+	var got struct {
+		Hits struct {
+			Hits []struct {
+				Source struct {
+					URI string     `json:"uri"`
+					CID syntax.CID `json:"cid"`
+				} `json:"_source"`
+			} `json:"hits"`
+		} `json:"hits"`
+	}
+	address := os.Getenv("LAYERS_TEST_ELASTICSEARCH_URL") + "/" + l.world.search.Alias(key.Collection) + "/_search"
+	if err := fetch(ctx, address, question, &got); err != nil {
+		return err
+	}
+	if hits := got.Hits.Hits; len(hits) != 1 || hits[0].Source.URI != uri || hits[0].Source.CID != l.world.cids[key] {
+		return fmt.Errorf("%d documents found: %v", len(hits), hits)
+	}
+	return nil
+}
+
+// askGraph gets the node of a record, and its edges.
+func (l *load) askGraph(ctx context.Context, key record.Key) error {
+	got, err := l.world.graph.Get(ctx, key)
+	if err == nil && (got.Dangling || got.Version == 0) {
+		err = errors.New("the record's node is not filled")
+	}
+	return err
+}
+
+// fetch asks over HTTP; with a question in the body it posts.
+func fetch(ctx context.Context, address string, question []byte, out any) error {
+	method := http.MethodGet
+	if question != nil {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(question))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return errors.New(res.Status)
+	}
+	return json.NewDecoder(res.Body).Decode(out)
+}
+
+// processes are those that the load needs.
+func (l *load) processes() map[int]string {
+	if l.process == nil {
+		return nil
+	}
+	return map[int]string{l.process.PID(): "the API"}
 }
 
 // stop ends the readers and says what they saw.
@@ -142,9 +240,10 @@ func (l *load) stop() error {
 	if l.process == nil {
 		return nil
 	}
-	took := time.Since(l.began)
-	_ = l.process.Process.Signal(syscall.SIGTERM)
-	_ = l.process.Wait()
-	fmt.Printf("readers: %d answers, %.0f/s, %d of them wrong\n", l.answers.Load(), float64(l.answers.Load())/took.Seconds(), len(l.wrong))
-	return errors.Join(append(l.wrong[:min(5, len(l.wrong))], os.RemoveAll(l.dir))...)
+	took := time.Since(l.began).Seconds()
+	for i, name := range sources {
+		fmt.Printf("       readers: %d answers of %s, %.0f/s\n", l.answers[i].Load(), name, float64(l.answers[i].Load())/took)
+	}
+	fmt.Printf("       readers: %d answers wrong; %d questions asked again\n", len(l.wrong), l.again.Load())
+	return errors.Join(append(l.wrong[:min(5, len(l.wrong))], l.process.Stop())...)
 }

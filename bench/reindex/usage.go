@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // What processes use is read from /proc; where there is none, the figures are zero.
@@ -16,42 +19,93 @@ import (
 // ticks is how many a second /proc counts CPU time in.
 const ticks = 100
 
-// usage is the CPU time in seconds of this program and of the stores on this machine.
-func (w *world) usage() map[string]float64 {
-	children := map[int]float64{}
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		pid, _ := strconv.Atoi(filepath.Base(dir))
-		own, _, parent := cpu(pid)
-		children[parent] += own
+// meter adds up the CPU time of some processes and their children while it runs. It
+// looks often, since what a child used is not always in its parent's account after it.
+type meter struct {
+	roots map[int]string
+	first map[int]float64 // by process
+	last  map[int]float64
+	of    map[int]string
+	quit  chan struct{}
+	ended sync.WaitGroup
+}
+
+const lookEvery = 500 * time.Millisecond
+
+// measureCPU begins with this program, the stores on this machine, and further processes.
+func (w *world) measureCPU(further map[int]string) *meter {
+	m := &meter{
+		roots: map[int]string{os.Getpid(): "the program"}, first: map[int]float64{}, last: map[int]float64{}, of: map[int]string{},
+		quit: make(chan struct{}),
 	}
-	used := map[string]float64{}
-	used["the program"], _, _ = cpu(os.Getpid())
+	maps.Copy(m.roots, further)
 	for name, address := range map[string]string{
 		"PostgreSQL": w.admin, "Elasticsearch": os.Getenv("LAYERS_TEST_ELASTICSEARCH_URL"), "Neo4j": os.Getenv("LAYERS_TEST_NEO4J_URL"),
 	} {
 		if u, err := url.Parse(address); err == nil {
 			if pid := listener(u.Port()); pid != 0 {
-				own, ended, _ := cpu(pid)
-				used[name] = own + ended + children[pid]
+				m.roots[pid] = name
 			}
 		}
+	}
+	m.look(true)
+	m.ended.Go(func() {
+		for {
+			select {
+			case <-m.quit:
+				return
+			case <-time.After(lookEvery):
+				m.look(false)
+			}
+		}
+	})
+	return m
+}
+
+// look reads the clocks. A process that was not there at the start began at zero.
+func (m *meter) look(start bool) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		used, parent := cpu(pid)
+		name, ok := m.roots[pid]
+		if !ok && parent != os.Getpid() {
+			name, ok = m.roots[parent]
+		}
+		if !ok {
+			continue
+		}
+		if start {
+			m.first[pid] = used
+		}
+		m.last[pid], m.of[pid] = used, name
+	}
+}
+
+// stop returns the seconds used, by name.
+func (m *meter) stop() map[string]float64 {
+	close(m.quit)
+	m.ended.Wait()
+	m.look(false)
+	used := map[string]float64{}
+	for pid, seconds := range m.last {
+		used[m.of[pid]] += seconds - m.first[pid]
 	}
 	return used
 }
 
-// cpu is the time of a process and of its children that have ended, and its parent.
-func cpu(pid int) (own, ended float64, parent int) {
+// cpu is what a process itself has used, in seconds, and its parent.
+func cpu(pid int) (used float64, parent int) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, 0
+		return 0, 0
 	}
 	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 	if len(f) < 15 {
-		return 0, 0, 0
+		return 0, 0
 	}
 	n := func(i int) float64 { v, _ := strconv.ParseFloat(f[i], 64); return v }
-	return (n(11) + n(12)) / ticks, (n(13) + n(14)) / ticks, int(n(1))
+	return (n(11) + n(12)) / ticks, int(n(1))
 }
 
 // listener is the process that listens on a TCP port, or 0.
@@ -78,7 +132,7 @@ func owner(file string) int {
 	for _, fd := range opened {
 		if target, err := os.Readlink(fd); err == nil && target == file {
 			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-			_, _, owners[pid] = cpu(pid)
+			_, owners[pid] = cpu(pid)
 		}
 	}
 	for pid, parent := range owners {

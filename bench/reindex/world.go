@@ -37,6 +37,7 @@ type world struct {
 	pool        *pgxpool.Pool
 	search      *search.Client
 	graph       *graph.Client
+	searchable  map[syntax.NSID]bool
 	keys        []record.Key
 	cids        map[record.Key]syntax.CID
 }
@@ -44,7 +45,7 @@ type world struct {
 func openWorld(ctx context.Context) (*world, error) {
 	w := &world{
 		admin: os.Getenv("LAYERS_TEST_DATABASE_URL"), name: "bench-" + strings.ToLower(rand.Text())[:12],
-		routes: store.Routes{}, cids: map[record.Key]syntax.CID{},
+		routes: store.Routes{}, cids: map[record.Key]syntax.CID{}, searchable: map[syntax.NSID]bool{},
 	}
 	if err := w.open(ctx); err != nil {
 		return nil, errors.Join(err, w.drop())
@@ -84,6 +85,7 @@ func (w *world) open(ctx context.Context) (err error) {
 		w.routes[c.NSID] = project.Targets(c)
 		if m, ok := project.Mapping(c); ok {
 			mappings = append(mappings, m)
+			w.searchable[c.NSID] = true
 		}
 	}
 	logger := slog.New(slog.DiscardHandler)
