@@ -47,6 +47,7 @@ type config struct {
 	RedisURL      string
 	Elasticsearch struct{ URL, APIKey, Prefix string }
 	Neo4j         struct{ URL, User, Password, Database, Space string }
+	GraphFallback bool
 
 	LogLevel  string
 	LogFormat string
@@ -154,11 +155,12 @@ func storeFlags() []cli.Flag {
 		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it there is no search projection"),
 		secret("elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
 		setting(categoryStores, "elasticsearch-prefix", "ELASTICSEARCH_PREFIX", "layers", "first part of every index name"),
-		setting(categoryStores, "neo4j-url", "NEO4J_URL", "", "Neo4j, as bolt:// or neo4j://; without it there is no graph projection"),
+		setting(categoryStores, "neo4j-url", "NEO4J_URL", "", "Neo4j, as bolt:// or neo4j://; without it the graph is kept in PostgreSQL"),
 		setting(categoryStores, "neo4j-user", "NEO4J_USER", "", "user of Neo4j"),
 		secret("neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
 		setting(categoryStores, "neo4j-database", "NEO4J_DATABASE", "", "database in Neo4j (default: the server's default)"),
 		setting(categoryStores, "neo4j-space", "NEO4J_SPACE", "", "name that keeps this deployment apart from others in one Neo4j database"),
+		&cli.BoolFlag{Name: "graph-fallback", Category: categoryStores, Sources: cli.EnvVars("LAYERS_GRAPH_FALLBACK"), Usage: "keep the graph in PostgreSQL beside Neo4j, and answer from there while that is away"},
 	}
 }
 
@@ -224,6 +226,7 @@ func readConfig(command *cli.Command) (config, error) {
 	cfg.Neo4j.Password = command.String("neo4j-password")
 	cfg.Neo4j.Database = command.String("neo4j-database")
 	cfg.Neo4j.Space = command.String("neo4j-space")
+	cfg.GraphFallback = command.Bool("graph-fallback")
 	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
 }
 

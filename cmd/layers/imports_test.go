@@ -27,17 +27,20 @@ var allowed = map[string][]string{
 	"indexer/firehose":   {},
 
 	// What a collection is, and the stores.
-	"internal/catalog": {"lexicons", "internal/record"},
-	"internal/store":   {"internal/record"},
-	"internal/search":  {"internal/record"},
-	"internal/graph":   {"internal/record"},
-	"indexer/verify":   {"internal/record"},
-	"indexer/resync":   {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
+	"internal/catalog":   {"lexicons", "internal/record"},
+	"internal/store":     {"internal/record"},
+	"internal/search":    {"internal/record"},
+	"internal/traversal": {"internal/record"},
+	"internal/graph":     {"internal/record", "internal/traversal"},
+	// Beside the truth in the same database, but with no part in it.
+	"internal/store/relations": {"internal/record", "internal/traversal"},
+	"indexer/verify":           {"internal/record"},
+	"indexer/resync":           {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
 
 	// From the truth to its projections.
-	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph"},
-	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
-	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
+	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph", "internal/traversal"},
+	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/search", "internal/graph", "internal/traversal", "indexer/project"},
+	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/rebuild":   {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/replay":    {"internal/record", "internal/catalog", "internal/store"},
 	"indexer/backfill":  {"internal/store"},
@@ -45,7 +48,7 @@ var allowed = map[string][]string{
 
 	// The answers.
 	"appview/xrpc": {"internal/record", "internal/catalog", "internal/store"},
-	"appview/rest": {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview/rest": {"internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview":      {"internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
@@ -57,7 +60,7 @@ var allowed = map[string][]string{
 
 	// The wiring.
 	"cmd/layers": {
-		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/search",
+		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest",
 	},

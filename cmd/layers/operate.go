@@ -52,7 +52,7 @@ func reindexCommand() *cli.Command {
 		Description: "Builds the search indexes and the graph beside the served ones and, once they are complete, moves reads and\n" +
 			"writes to them at once; what changes meanwhile is in them. Stopped or killed, it goes on where it was when it is run\n" +
 			"again; --abort drops what there is of it. It ends with what `layers verify` would say.\n" +
-			"The read tables, and single collections (--collection), are written again in place by the workers, which must run.\n" +
+			"The read tables, the graph in PostgreSQL, and single collections (--collection), are written again in place by the workers, which must run.\n" +
 			"With --from network, the tables of PostgreSQL are filled anew beside the served ones: every repository is found,\n" +
 			"fetched and verified again, and the stream followed, beside the indexer, which must run and follow the same relay.\n" +
 			"Then they take the served ones' place at once. A repository that is whole in the served tables and cannot be fetched\n" +
@@ -60,7 +60,7 @@ func reindexCommand() *cli.Command {
 		Flags: slices.Concat(followFlags(), resyncFlags(), backfillFlags(), operatorFlags(
 			&cli.StringFlag{Name: "from", Value: "postgres", Usage: "what is taken for right: postgres or network"},
 			&cli.BoolFlag{Name: "force", Usage: "with --from network: switch although repositories that are served could not be fetched"},
-			&cli.StringSliceFlag{Name: "to", Usage: "tables, search or graph; may be repeated (default: all that are configured)"},
+			&cli.StringSliceFlag{Name: "to", Usage: "tables, search, graph or relations; may be repeated (default: all that are configured)"},
 			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection to write again in place; may be repeated"},
 			&cli.BoolFlag{Name: "abort", Usage: "drop what an interrupted run has built"},
 		)),
@@ -90,7 +90,7 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 	}
 	var anew, inPlace []record.Target
 	for _, target := range targets {
-		if target == record.Tables || len(command.StringSlice("collection")) > 0 {
+		if target == record.Tables || target == record.Relations || len(command.StringSlice("collection")) > 0 {
 			inPlace = append(inPlace, target)
 		} else {
 			anew = append(anew, target)

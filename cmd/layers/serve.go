@@ -27,6 +27,7 @@ import (
 	"github.com/layers-pub/layers-appview/indexer/verify"
 	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
 // apiConns is how many queries one API process has in PostgreSQL at a time: with
@@ -93,6 +94,11 @@ func indexerCommand() *cli.Command {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
 					return fmt.Errorf("preparing PostgreSQL: %w", err)
+				}
+				if p.relations == nil { // what nobody keeps up to date any more
+					if err := relations.New(p.pool).Clear(ctx); err != nil {
+						return fmt.Errorf("preparing PostgreSQL: %w", err)
+					}
 				}
 				line := p.indexer(p.routes())
 				group.Go(func() error { return line.Run(ctx) })
@@ -254,7 +260,7 @@ func (p *parts) work(ctx context.Context, behind func() bool) error {
 	}
 	workers, err := task.NewWorkers(cfg, task.Stores{
 		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: outbox, DeadLetters: store.NewDeadLetters(p.pool),
-		Tables: store.NewTables(p.pool), Search: p.search, Graph: p.graph,
+		Tables: store.NewTables(p.pool), Search: p.search, Graph: p.graph, Relations: p.relations,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the workers: %w", err)

@@ -24,7 +24,7 @@ func verifyCommand() *cli.Command {
 		Description: "PostgreSQL is held to be right. --deep also reads every value and checks that it still gives the CID\n" +
 			"that its repository states. --repair has what differs written again.",
 		Flags: operatorFlags(
-			&cli.StringSliceFlag{Name: "to", Usage: "tables, search or graph; may be repeated (default: all that are configured)"},
+			&cli.StringSliceFlag{Name: "to", Usage: "tables, search, graph or relations; may be repeated (default: all that are configured)"},
 			&cli.StringSliceFlag{Name: "collection", Usage: "NSID of a collection; may be repeated (default: all)"},
 			&cli.DurationFlag{Name: "wait", Value: 30 * time.Second, Usage: "how long to wait for changes that are on their way"},
 			&cli.BoolFlag{Name: "deep", Usage: "check the values too"},
@@ -63,7 +63,7 @@ func compare(ctx context.Context, command *cli.Command, p *parts) error {
 func (p *parts) stores() reconcile.Stores {
 	return reconcile.Stores{
 		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Tables: store.NewTables(p.pool),
-		Search: p.search, Graph: p.graph,
+		Search: p.search, Graph: p.graph, Relations: p.relations,
 	}
 }
 

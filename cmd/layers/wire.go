@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,6 +20,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
 // parts are what every role is put together from.
@@ -29,6 +31,8 @@ type parts struct {
 	pool    *pgxpool.Pool
 	search  *search.Client // nil where none is configured
 	graph   *graph.Client  // nil where none is configured
+	// relations is the graph in PostgreSQL; nil where Neo4j is enough.
+	relations *relations.Store
 }
 
 // openParts loads the catalog and connects to PostgreSQL and to the projections
@@ -61,6 +65,9 @@ func (p *parts) openProjections() (err error) {
 		if err != nil {
 			return fmt.Errorf("preparing Neo4j: %w", err)
 		}
+	}
+	if p.graph == nil || p.cfg.GraphFallback {
+		p.relations = relations.New(p.pool)
 	}
 	return nil
 }
@@ -130,6 +137,9 @@ func (p *parts) targets() []record.Target {
 	if p.graph != nil {
 		out = append(out, record.Graph)
 	}
+	if p.relations != nil {
+		out = append(out, record.Relations)
+	}
 	return out
 }
 
@@ -141,7 +151,11 @@ func (p *parts) routes() store.Routes {
 	}
 	routes := store.Routes{}
 	for _, collection := range p.catalog.Collections() {
-		for _, target := range project.Targets(collection) {
+		following := project.Targets(collection)
+		if slices.Contains(following, record.Graph) {
+			following = append(following, record.Relations)
+		}
+		for _, target := range following {
 			if configured[target] {
 				routes[collection.NSID] = append(routes[collection.NSID], target)
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"github.com/layers-pub/layers-appview/internal/graph"
+	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
 // The shared definitions of pub.layers.* that projections know by name. A new
@@ -41,7 +42,7 @@ var memberships = map[syntax.NSID]membership{
 }
 
 // titleProperties name a record for a reader; the first that a record has wins.
-var titleProperties = []string{"name", "title", "label", "form", "summary", "gloss", "id", "eprintIdentifier"}
+var titleProperties = traversal.LabelProperties
 
 // nodeLabel spells a collection's name or a known value as a node's label: the
 // words' first letters capital, nothing but ASCII letters and digits, at most

@@ -43,6 +43,8 @@ func (r *run) comparisons(target record.Target) (out []comparison) {
 		})})
 	case record.Tables:
 		out = append(out, comparison{target, following, r.only(following, r.layers)})
+	case record.Relations:
+		out = append(out, comparison{target, following, r.only(following, r.relations)})
 	}
 	return out
 }
@@ -71,6 +73,24 @@ const page = 5000
 func (r *run) layers(ctx context.Context, fn visit) error {
 	for after := (record.Key{}); ; {
 		states, err := r.stores.Tables.ScanLayers(ctx, after, page)
+		if err != nil {
+			return err
+		}
+		for _, s := range states {
+			if err := fn(s.Key, s.Version); err != nil {
+				return err
+			}
+			after = s.Key
+		}
+		if len(states) < page {
+			return nil
+		}
+	}
+}
+
+func (r *run) relations(ctx context.Context, fn visit) error {
+	for after := (record.Key{}); ; {
+		states, err := r.stores.Relations.Scan(ctx, after, page)
 		if err != nil {
 			return err
 		}

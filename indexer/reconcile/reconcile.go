@@ -24,17 +24,19 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
 // Stores are what is compared. Search and Graph are nil where that target is not
 // configured; Search must have been ensured with the mappings in use.
 type Stores struct {
-	Catalog *catalog.Catalog
-	Records *store.Reader
-	Outbox  *store.Outbox
-	Tables  *store.Tables
-	Search  *search.Client
-	Graph   *graph.Client
+	Catalog   *catalog.Catalog
+	Records   *store.Reader
+	Outbox    *store.Outbox
+	Tables    *store.Tables
+	Search    *search.Client
+	Graph     *graph.Client
+	Relations *relations.Store // nil where it is not kept
 }
 
 // Options say how far to go. The zero value compares all there is, as it is now.
@@ -124,13 +126,20 @@ func (s Stores) targets() []record.Target {
 	if s.Graph != nil {
 		targets = append(targets, record.Graph)
 	}
+	if s.Relations != nil {
+		targets = append(targets, record.Relations)
+	}
 	return targets
 }
 
 // following are the collections that a target follows.
 func (r *run) following(target record.Target) []*catalog.Collection {
 	return slices.DeleteFunc(slices.Clone(r.collections), func(c *catalog.Collection) bool {
-		return !slices.Contains(project.Targets(c), target)
+		targets := project.Targets(c)
+		if target == record.Relations { // the graph, elsewhere
+			target = record.Graph
+		}
+		return !slices.Contains(targets, target)
 	})
 }
 

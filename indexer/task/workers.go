@@ -16,6 +16,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
 // Stores are what workers read and write. Search and Graph are nil where that
@@ -28,6 +29,7 @@ type Stores struct {
 	Tables      *store.Tables
 	Search      *search.Client
 	Graph       *graph.Client
+	Relations   *relations.Store // nil where that is not to be kept
 }
 
 // sinks are the configured targets.
@@ -38,6 +40,9 @@ func (s Stores) sinks() map[record.Target]sink {
 	}
 	if s.Graph != nil {
 		out[record.Graph] = graphSink{s.Catalog, s.Graph, s.Records}
+	}
+	if s.Relations != nil {
+		out[record.Relations] = relationsSink{s.Catalog, s.Relations}
 	}
 	return out
 }

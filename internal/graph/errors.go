@@ -59,3 +59,9 @@ func contended(err error) bool {
 	var answer *neo4j.Neo4jError
 	return errors.As(err, &answer) && neo4j.IsRetryable(err)
 }
+
+// timedOut tells whether the server ended a transaction at its time.
+func timedOut(err error) bool {
+	var answer *neo4j.Neo4jError
+	return errors.As(err, &answer) && strings.Contains(answer.Code, "TransactionTimedOut")
+}

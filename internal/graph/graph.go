@@ -3,8 +3,8 @@
 // graph's shape, its constraints, and the versioned writes.
 //
 // Nodes are (:Record {key, uri, did, collection, rkey, _version}) with further
-// labels and properties of their own, (:Knowledge {key, source, identifier}) for
-// entries of knowledge bases, and (:External {key, uri}). A record that is
+// labels and properties of their own, (:Knowledge {key, source, identifier, _identifier})
+// for entries of knowledge bases, and (:External {key, uri}). A record that is
 // referred to but not there, or no longer, is a :Record with _dangling = true.
 //
 // An edge belongs to the record that states it. That is the record it starts

@@ -135,7 +135,7 @@ func (p *prepared) need(n Node, key string) {
 		}
 		known["_dangling"] = true
 	case KnowledgeNode:
-		known = map[string]any{"source": n.Source, "identifier": n.Identifier}
+		known = map[string]any{"source": n.Source, "identifier": n.Identifier, "_identifier": indexable(n.Identifier)}
 	}
 	if p.targets[n.Kind] == nil {
 		p.targets[n.Kind] = map[string]map[string]any{}

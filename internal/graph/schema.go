@@ -59,7 +59,7 @@ func schema() []string {
 		statements = append(statements, fmt.Sprintf("CREATE INDEX layers_%s_owner IF NOT EXISTS FOR ()-[e:%s]-() ON (e._owner)",
 			strings.ToLower(string(edge)), edge))
 	}
-	return statements
+	return append(statements, "CREATE INDEX layers_knowledge_identifier IF NOT EXISTS FOR (n:Knowledge) ON (n._identifier)")
 }
 
 // Wipe deletes every node and edge of the client's space, in all generations: all of

@@ -8,6 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
 // Subgraph is what one record contributes: its node, and the edges it states.
@@ -34,29 +35,35 @@ type Edge struct {
 	Properties map[string]any // as of [Subgraph]
 }
 
-// EdgeType is the type of a relationship. Kinds of relation that come from data
-// are a property of [GraphEdge], never a type of their own.
-type EdgeType string
+// Stated are the subgraph's edges as they are shown.
+func (s Subgraph) Stated() []traversal.Edge {
+	edges := make([]traversal.Edge, len(s.Edges))
+	for i, e := range s.Edges {
+		edges[i] = traversal.Edge{Type: e.Type, From: e.From.ID(), To: e.To.ID(), Properties: e.Properties, Stated: s.Key.String()}
+	}
+	return edges
+}
+
+// EdgeType is the type of a relationship.
+type EdgeType = traversal.EdgeType
 
 // The relationship types.
 const (
-	ParentOf     EdgeType = "PARENT_OF"
-	References   EdgeType = "REFERENCES"
-	Annotates    EdgeType = "ANNOTATES"
-	UsesOntology EdgeType = "USES_ONTOLOGY"
-	ByPersona    EdgeType = "BY_PERSONA"
-	KnowledgeRef EdgeType = "KNOWLEDGE_REF"
-	SubtypeOf    EdgeType = "SUBTYPE_OF"
-	MemberOf     EdgeType = "MEMBER_OF"
-	Aligns       EdgeType = "ALIGNS"
-	GraphEdge    EdgeType = "GRAPH_EDGE"
-	LinksEprint  EdgeType = "LINKS_EPRINT"
+	ParentOf     = traversal.ParentOf
+	References   = traversal.References
+	Annotates    = traversal.Annotates
+	UsesOntology = traversal.UsesOntology
+	ByPersona    = traversal.ByPersona
+	KnowledgeRef = traversal.KnowledgeRef
+	SubtypeOf    = traversal.SubtypeOf
+	MemberOf     = traversal.MemberOf
+	Aligns       = traversal.Aligns
+	GraphEdge    = traversal.GraphEdge
+	LinksEprint  = traversal.LinksEprint
 )
 
 // edgeTypes is all of them. Only these reach a statement's text.
-var edgeTypes = []EdgeType{
-	ParentOf, References, Annotates, UsesOntology, ByPersona, KnowledgeRef, SubtypeOf, MemberOf, Aligns, GraphEdge, LinksEprint,
-}
+var edgeTypes = traversal.EdgeTypes
 
 // NodeKind is what a node stands for; it is also its first label.
 type NodeKind string
@@ -101,6 +108,9 @@ func Referred(uri syntax.ATURI) Node {
 // have about 8,000.
 const maxKey = 2000
 
+// hashed is what the key of a node with a longer name begins with.
+const hashed = "sha256:"
+
 // key is the node's in the index of its kind. Record and external nodes have
 // their URI, knowledge nodes the JSON array of source and identifier.
 func (c *Client) key(n Node) string {
@@ -109,9 +119,14 @@ func (c *Client) key(n Node) string {
 		pair, _ := json.Marshal([2]string{n.Source, n.Identifier}) // strings always encode
 		key = string(pair)
 	}
-	if len(key) > maxKey {
-		sum := sha256.Sum256([]byte(key))
-		key = "sha256:" + hex.EncodeToString(sum[:])
+	return c.space + indexable(key)
+}
+
+// indexable is a text itself, or a hash of one that is too long for an index key.
+func indexable(text string) string {
+	if len(text) <= maxKey {
+		return text
 	}
-	return c.space + key
+	sum := sha256.Sum256([]byte(text))
+	return hashed + hex.EncodeToString(sum[:])
 }

@@ -118,11 +118,13 @@ type Annotation struct {
 // Target is a projection that follows PostgreSQL.
 type Target string
 
-// The projections. Tables are the read tables inside PostgreSQL itself.
+// The projections. Tables are the read tables inside PostgreSQL itself, Relations is
+// the graph there.
 const (
-	Tables Target = "tables"
-	Search Target = "search"
-	Graph  Target = "graph"
+	Tables    Target = "tables"
+	Search    Target = "search"
+	Graph     Target = "graph"
+	Relations Target = "relations"
 )
 
 // Pending names a record that a projection has yet to catch up with.

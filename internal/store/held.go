@@ -84,6 +84,7 @@ func (e *effect) writePurges(batch *pgx.Batch) {
 			FROM used WHERE used.collection IS NOT NULL)
 		DELETE FROM annotation_layers l USING used, unnest($1::text[]) AS gone (did)
 		WHERE l.collection = used.collection AND l.did = gone.did AND l.deleted`, dids)
+	batch.Queue("DELETE FROM relation_records WHERE did = ANY ($1::text[]) AND deleted", dids) // likewise
 }
 
 // purge leaves of a repository what keeps an old event from bringing it back.

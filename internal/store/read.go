@@ -73,6 +73,19 @@ func (r *Reader) Deleted(ctx context.Context, dids []syntax.DID) (map[syntax.DID
 	return deleted, nil
 }
 
+// Inactive tells which of some accounts are not to be seen.
+func (r *Reader) Inactive(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error) {
+	found, err := collect(ctx, r.pool, pgx.RowTo[syntax.DID], "SELECT did FROM repos WHERE did = ANY ($1::text[]) AND NOT active", planned, dids)
+	if err != nil {
+		return nil, fmt.Errorf("read which of %d accounts are inactive: %w", len(dids), err)
+	}
+	inactive := make(map[syntax.DID]bool, len(found))
+	for _, did := range found {
+		inactive[did] = true
+	}
+	return inactive, nil
+}
+
 // Present tells which of the records are there, without reading them.
 func (r *Reader) Present(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
 	present := make(map[record.Key]bool, len(keys))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -116,5 +117,13 @@ func execute(ctx context.Context, address, statement string) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.Exec(ctx, statement)
+	return err
+}
+
+// Hide makes an account inactive, or active again, and nothing else of what an event
+// would that says so.
+func (d *Database) Hide(ctx context.Context, did syntax.DID, hidden bool) error {
+	_, err := d.Pool.Exec(ctx, `INSERT INTO repos (did, active, updated_at) VALUES ($1, $2, now())
+		ON CONFLICT (did) DO UPDATE SET active = excluded.active`, did, !hidden)
 	return err
 }
