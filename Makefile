@@ -70,6 +70,10 @@ bench-read: ## get and list against the bare SQL (bench/README.md)
 bench-resync: ## a repository of a million records fetched whole (bench/README.md)
 	go run ./test/stores --only postgres,redis -- go run ./bench/resync $(ARGS)
 
+.PHONY: bench-tap
+bench-tap: ## commits a second into PostgreSQL beside tap, with ARGS='-tap PATH' (bench/README.md)
+	go run ./test/stores --only postgres,redis -- go run ./bench/tap $(ARGS)
+
 .PHONY: bench-verify
 bench-verify: ## commits verified a second and core, against the bare signature and inversion (bench/README.md)
 	go run ./bench/verify $(ARGS)
