@@ -127,9 +127,9 @@ func round(ctx context.Context, o options, seed uint64) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name(), err)
 		}
-		rates[i] = float64(missed.commits) / took.Seconds()
+		rates[i] = float64(missed.operations) / took.Seconds()
 		fmt.Printf("%-16s %6d commits, %6d operations in %6.1f s: %6.0f commits/s, %6.0f operations/s, %5.0f µs of its own CPU a commit\n", f.name(),
-			missed.commits, missed.operations, took.Seconds(), rates[i], float64(missed.operations)/took.Seconds(),
+			missed.commits, missed.operations, took.Seconds(), float64(missed.commits)/took.Seconds(), rates[i],
 			float64(used.Microseconds())/float64(missed.commits))
 	}
 	last := len(followers) - 1
