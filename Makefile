@@ -88,6 +88,10 @@ fuzz: ## each fuzz target for a minute
 	  indexer/verify:FuzzOp indexer/verify:FuzzHistory indexer/verify:FuzzCommit internal/catalog:FuzzCheck; do \
 	  go test ./$${t%:*} -run xxx -fuzz "^$${t#*:}\$$" -fuzztime 60s || exit 1; done
 
+.PHONY: check-api
+check-api: build ## lint the OpenAPI document and try all that it describes (docs/api.md)
+	test/api/check.sh $(ARGS)
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

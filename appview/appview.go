@@ -145,6 +145,7 @@ func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, erro
 	e.IPExtractor = clientAddress(s.cfg.TrustedProxies)
 	e.Use(
 		requestID,
+		nosniff,
 		observe(s.logger, m),
 		recoverPanics,
 		middleware.CORSWithConfig(middleware.CORSConfig{
@@ -163,12 +164,10 @@ func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, erro
 	}
 	deps.XRPC.Mount(e)
 	if deps.REST != nil {
-		document, err := deps.REST.Document()
-		if err != nil {
+		deps.REST.Mount(e)
+		if err := deps.REST.MountDocs(e); err != nil {
 			return nil, err
 		}
-		deps.REST.Mount(e)
-		get(e, "/openapi.json", answerBlob(echo.MIMEApplicationJSON, document))
 	}
 	get(e, "/xrpc/_health", answerJSON(map[string]string{"version": s.cfg.Version}))
 	get(e, "/.well-known/did.json", answerJSON(id.document()))

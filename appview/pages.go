@@ -40,7 +40,7 @@ func (id identity) document() any {
 }
 
 // robots keeps crawlers off the answers: they are data, not pages.
-const robots = "User-agent: *\nAllow: /$\nDisallow: /\n"
+const robots = "User-agent: *\nAllow: /$\nAllow: /docs\nDisallow: /\n"
 
 // landing is what a person sees who opens the service's address.
 func landing(id identity, queries []syntax.NSID) string {
@@ -50,6 +50,8 @@ that people publish on the AT Protocol network.
 
   %[1]s/health                  this process lives
   %[1]s/ready                   and what it needs answers
+  %[1]s/docs                    its interfaces, to read and to try
+  %[1]s/openapi.json            the same for programs
   %[1]s/xrpc/_health            its version
   %[1]s/.well-known/did.json    its identity, %[2]s
 
@@ -64,10 +66,6 @@ It answers these AT Protocol queries. A list takes limit and cursor as well:
 
 func answerJSON(body any) echo.HandlerFunc {
 	return func(c echo.Context) error { return c.JSON(http.StatusOK, body) }
-}
-
-func answerBlob(mediaType string, body []byte) echo.HandlerFunc {
-	return func(c echo.Context) error { return c.Blob(http.StatusOK, mediaType, body) }
 }
 
 func answerText(body string) echo.HandlerFunc {

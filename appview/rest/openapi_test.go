@@ -2,6 +2,9 @@ package rest
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +107,54 @@ func TestDocumentHoldsTogether(t *testing.T) {
 	for kind, all := range components {
 		for name := range all.(map[string]any) {
 			require.True(t, led["#/components/"+kind+"/"+name], "nothing refers to %s %s", kind, name)
+		}
+	}
+}
+
+// The page and its files are there, and may run nothing that is not theirs.
+func TestDocumentationIsServedByTheProgramItself(t *testing.T) {
+	t.Parallel()
+	s := unserved(t)
+	e := echo.New()
+	require.NoError(t, s.MountDocs(e))
+	page := askOf(t, e, "/docs")
+	require.Equal(t, http.StatusOK, page.status)
+	require.Equal(t, "text/html; charset=utf-8", page.header.Get("Content-Type"))
+	require.NotContains(t, string(page.body), "//", "nothing comes from another host")
+	policy := page.header.Get("Content-Security-Policy")
+	require.Contains(t, policy, "default-src 'none'")
+	require.NotContains(t, policy, "unsafe")
+	for _, inline := range []string{"<script>", "<style>", " style=", " onclick="} {
+		require.NotContains(t, string(page.body), inline)
+	}
+	for _, file := range regexp.MustCompile(`(?:href|src)="(/docs/[^"]+)"`).FindAllStringSubmatch(string(page.body), -1) {
+		got := askOf(t, e, file[1])
+		require.Equal(t, http.StatusOK, got.status, file[1])
+		require.NotEmpty(t, got.body)
+		require.NotContains(t, string(got.body), "innerHTML")
+	}
+	require.Equal(t, http.StatusOK, askOf(t, e, "/openapi.json").status)
+}
+
+// Each example of an answer is what its schema says, as far as required properties
+// and types go, and examples of parameters are accepted.
+func TestExamplesAreOfTheirSchemas(t *testing.T) {
+	t.Parallel()
+	s := unserved(t)
+	for i := range s.Routes() {
+		r := &s.Routes()[i]
+		query := url.Values{}
+		for _, p := range r.Params {
+			if p.Example != "" {
+				query.Set(p.Name, p.Example)
+			}
+		}
+		_, err := r.endpoint.Parse(query.Encode())
+		require.NoError(t, err, r.Path)
+		require.NotEmpty(t, r.Summary, r.Path)
+		require.True(t, r.Answer.Schema == nil || r.Answer.Example != nil, "%s: no example", r.Path)
+		for _, p := range r.Params {
+			require.NotEmpty(t, p.Description, "%s: %s", r.Path, p.Name)
 		}
 	}
 }

@@ -198,7 +198,7 @@ func unionSchema(out Schema, s *catalog.Schema) {
 		members = append(members, typeSchema(v))
 	}
 	if !s.Closed {
-		members = append(members, Schema{"type": "object", "required": []string{"$type"}, "description": "Another kind, named by its `$type`."})
+		members = append(members, Schema{"type": "object", "required": []string{"$type"}, "properties": map[string]any{"$type": Schema{"type": "string"}}, "description": "Another kind, named by its `$type`."})
 	}
 	out["anyOf"] = members
 }

@@ -209,6 +209,8 @@ func (d *dev) invite(ctx context.Context, reader *store.Reader) error {
 	d.say("\ntry:\n  curl '%s/xrpc/pub.layers.corpus.listCorpora?repo=%s'", d.address, corpus.DID)
 	d.say("  curl '%s/xrpc/pub.layers.corpus.getCorpus?uri=%s'", d.address, corpus)
 	d.say("  curl '%s/xrpc/pub.layers.expression.listExpressions?repo=%s&limit=3'", d.address, corpus.DID)
+	d.say("  curl '%s/api/v1/expressions?limit=3&fields=text'", d.address)
 	d.say("  curl '%s/ready'", d.address)
+	d.say("\nor open %s/docs", d.address)
 	return nil
 }
