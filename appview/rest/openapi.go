@@ -130,6 +130,7 @@ func (d *document) answers(content map[string]any, text string, r *Route) map[st
 	for _, status := range []string{"400", "503"} {
 		answers[status] = map[string]any{"$ref": "#/components/responses/Error"}
 	}
+	answers["431"] = map[string]any{"$ref": "#/components/responses/TooLong"}
 	if slices.ContainsFunc(r.Params, func(p Param) bool { return p.InPath }) {
 		answers["404"] = map[string]any{"$ref": "#/components/responses/Error"}
 		answers["304"] = map[string]any{"description": "The client has the present state already, as `If-None-Match` says."}
@@ -146,6 +147,10 @@ func (d *document) responses() map[string]any {
 	}
 	return map[string]any{
 		"Error":     of("400: the request is wrong, and `message` says where. 404: there is no such record or path. 503: a store does not answer; `Retry-After` says when to ask again.", "Error"),
+		"TooLong": map[string]any{
+			"description": "The address and the header have more than 64 KiB together. It is said before the request is read, and so without a body in JSON.",
+			"content":     map[string]any{"text/plain": map[string]any{"schema": Schema{"type": "string"}}},
+		},
 		"XRPCError": of("The request is wrong, or what it asks for is not there: `error` says which.", "XRPCError"),
 	}
 }
@@ -224,6 +229,7 @@ func (d *document) query(q *catalog.Query) map[string]any {
 		"responses": map[string]any{
 			"200":     map[string]any{"description": "The answer, as its lexicon has it.", "content": content},
 			"400":     map[string]any{"$ref": "#/components/responses/XRPCError"},
+			"431":     map[string]any{"$ref": "#/components/responses/TooLong"},
 			"default": map[string]any{"$ref": "#/components/responses/XRPCError"},
 		},
 	}

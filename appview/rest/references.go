@@ -58,6 +58,8 @@ func (s *Service) referenceRoutes() []Route {
 	named.MaxLength = &most
 	refType := Choice("ref_type", "Only where the record at the other end is of this type: the one that refers, or with direction=forward the one referred to.", s.typeNames()...)
 	refType.Default, refType.Example = nil, "annotation-layers"
+	after, long := Cursor(), 32<<10 // it has a target of up to 8 KiB in it
+	after.MaxLength = &long
 	return []Route{{
 		Path: "/references", ID: "references", Tag: "references",
 		Summary: "What refers to a record, a DID or a web address, or what a record refers to",
@@ -68,7 +70,7 @@ func (s *Service) referenceRoutes() []Route {
 			Required(named), refType,
 			Choice("direction", "Which way to look.", "back", "forward"),
 			Text("path", "Only references at this path of the value that has them, with [] for any element of an array.", "expression"),
-			Limit(mostRecords, standardRecords), Cursor(),
+			Limit(mostRecords, standardRecords), after,
 		},
 		Answer:  Answer{Description: "A page of references.", Schema: referencesSchema(), Example: exampleReferences()},
 		Handler: s.references,

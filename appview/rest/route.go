@@ -116,7 +116,7 @@ func Required(p Param) Param { p.Required, p.Default = true, nil; return p }
 // Repeated makes a parameter one that may be given more than once.
 func Repeated(p Param) Param { p.Repeated, p.Default = true, nil; return p }
 
-const maxCursor = 8192 // bytes
+const maxCursor = 4096 // bytes; no position in a list of records takes more
 
 // exampleURI is an AT-URI for examples.
 func exampleURI(collection syntax.NSID) string {

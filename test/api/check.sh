@@ -33,8 +33,6 @@ curl -fsS "$LAYERS_API/openapi.json" -o "$work/openapi.json"
 
 cd "$here"
 REDOCLY_TELEMETRY=off "$cache/redocly-$redocly/node_modules/.bin/redocly" lint --config redocly.yaml "$work/openapi.json"
-# A random text is no cursor, handle or path into a record, and is refused as it should be:
-# whether what the document allows is accepted cannot be asked with random texts.
 cd "$work"
-PYTHONPATH=$here SCHEMATHESIS_HOOKS=hooks "$cache/schemathesis-$schemathesis/bin/st" run "$LAYERS_API/openapi.json" \
-	--max-examples 10 --exclude-checks positive_data_acceptance "$@"
+PYTHONPATH=$here SCHEMATHESIS_HOOKS=hooks "$cache/schemathesis-$schemathesis/bin/st" --config-file "$here/schemathesis.toml" run "$LAYERS_API/openapi.json" \
+	--max-examples 10 "$@"
