@@ -146,7 +146,7 @@ func (d *document) responses() map[string]any {
 		}
 	}
 	return map[string]any{
-		"Error":     of("400: the request is wrong, and `message` says where. 404: there is no such record or path. 503: a store does not answer; `Retry-After` says when to ask again.", "Error"),
+		"Error": of("400: the request is wrong, and `message` says where. 404: there is no such record or path. 503: a store does not answer; `Retry-After` says when to ask again.", "Error"),
 		"TooLong": map[string]any{
 			"description": "The address and the header have more than 64 KiB together. It is said before the request is read, and so without a body in JSON.",
 			"content":     map[string]any{"text/plain": map[string]any{"schema": Schema{"type": "string"}}},
