@@ -19,7 +19,7 @@ var docs embed.FS
 
 // pagePolicy lets the page load its own files and ask this server, and no more. What
 // records hold is shown as text; should a mistake make markup of it, it could not run.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // MountDocs adds /openapi.json and, at /docs, the page that shows it.

@@ -186,6 +186,9 @@ func objectSchema(out Schema, s *catalog.Schema) {
 			required = append(required, p.Name)
 		}
 	}
+	if s.Def != "" && properties["$type"] == nil {
+		properties["$type"] = Schema{"type": "string", "description": "Names the kind of object."}
+	}
 	out["type"], out["properties"] = "object", properties
 	if len(required) > 0 {
 		out["required"] = required

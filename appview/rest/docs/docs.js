@@ -12,13 +12,13 @@ function element(name, attributes, ...children) {
   return e;
 }
 
-// paragraphs shows the little Markdown that descriptions have: `code`.
+// marked shows the little Markdown that descriptions have: `code`.
+function marked(text) {
+  return (text || "").split("`").map((piece, i) => (i % 2 ? element("code", {}, piece) : piece));
+}
+
 function paragraphs(text) {
-  return (text || "").split("\n\n").map((part) => {
-    const p = element("p");
-    part.split("`").forEach((piece, i) => p.append(i % 2 ? element("code", {}, piece) : piece));
-    return p;
-  });
+  return (text || "").split("\n\n").map((part) => element("p", {}, ...marked(part)));
 }
 
 // named finds what a $ref leads to.
@@ -137,7 +137,7 @@ function fill(api, path, operation, into) {
     const rows = fields.map(({ parameter, input }) => element("tr", {},
       element("td", {}, element("code", {}, parameter.name)),
       element("td", {}, input),
-      element("td", {}, parameter.description || "", element("div", { class: "muted" }, limits(parameter)))));
+      element("td", {}, ...marked(parameter.description), element("div", { class: "muted" }, limits(parameter)))));
     into.append(element("table", {}, element("tbody", {}, ...rows)));
   }
   const out = element("div");
