@@ -189,6 +189,19 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.ask(t, Prefix+"/corpora/export").status)
 }
 
+// HEAD asks the store for nothing that it would not send.
+func TestHeadOfAStreamReadsNothing(t *testing.T) {
+	t.Parallel()
+	c, err := catalog.Load()
+	require.NoError(t, err)
+	source := &endless{value: json.RawMessage(`{}`), stopped: make(chan error, 1)}
+	recorder := httptest.NewRecorder()
+	serviceOver(c, source).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodHead, Prefix+"/expressions/export", nil))
+	require.Equal(t, http.StatusOK, recorder.Code)
+	require.Equal(t, mediaLines, recorder.Header().Get("Content-Type"))
+	require.Zero(t, source.page)
+}
+
 // What a stream has sent is not kept: 400 MB go through a heap of a few.
 func TestAStreamTakesNoMoreMemoryTheLongerItIs(t *testing.T) {
 	c, err := catalog.Load()

@@ -77,6 +77,10 @@ type lastLine struct {
 // streamed answers with the lines that produce writes. An error before the first of
 // them is answered like any other.
 func (s *Service) streamed(c *Call, produce func(*stream) error) error {
+	if c.Request().Method == http.MethodHead { // nothing of it would be sent
+		c.Response().Header().Set(echo.HeaderContentType, mediaLines)
+		return c.NoContent(http.StatusOK)
+	}
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
