@@ -6,17 +6,60 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/internal/query"
 	"github.com/layers-pub/layers-appview/internal/record"
 )
 
 // document gathers what a record's body holds besides its value.
 type document struct {
-	text, labels, languages, knowledge set
+	path                         []byte // to the value at hand
+	passages                     []query.Passage
+	words                        map[string]string // of the passages' texts
+	labels, languages, knowledge set
+}
+
+// text keeps a text, and gives its words.
+func (d *document) text(v string) string {
+	words, ok := d.words[v]
+	if ok || v == "" {
+		return words
+	}
+	if d.words == nil {
+		d.words = map[string]string{}
+	}
+	words = query.Normalise(v)
+	d.words[v] = words
+	d.passages = append(d.passages, query.Passage{Path: string(d.path), Text: v})
+	return words
+}
+
+// within goes on at a property of the value at hand.
+func (d *document) within(name string, do func()) {
+	before := len(d.path)
+	if before > 0 {
+		d.path = append(d.path, '.')
+	}
+	d.path = append(d.path, name...)
+	do()
+	d.path = d.path[:before]
+}
+
+// each goes on at the elements of a list at hand.
+func (d *document) each(values []any, do func(any)) {
+	before := len(d.path)
+	for i, v := range values {
+		d.path = append(d.path, '[')
+		d.path = strconv.AppendInt(d.path, int64(i), 10)
+		d.path = append(d.path, ']')
+		do(v)
+		d.path = d.path[:before]
+	}
 }
 
 // set keeps distinct strings in the order they came.
@@ -38,20 +81,47 @@ func (s *set) add(v string) {
 
 // body is what the index keeps of a record whose collection has this shape.
 //
-// A record's strings, each with a separator, fit in its 1,000,000 bytes of CBOR,
-// and a body repeats a string at most three times: its size is bounded by the
-// record's, and the full text never reaches the length at which highlighting ends.
-func (s *shape) body(value map[string]any) (json.RawMessage, error) {
+// A body holds a text once as it was written and up to twice by its words, which are
+// hardly longer: its size is bounded by the record's.
+func (s *shape) body(rec record.Record, value map[string]any) (json.RawMessage, error) {
 	var doc document
 	fields := doc.object(s, value)
+	fields[sortField] = sortKey(rec)
 	if title := title(value); title != "" {
-		fields[titleField] = title
+		fields[titleField], fields[titleWordsField] = title, query.Normalise(title)
+		fields[completeField] = query.Completions(title)
 	}
-	putList(fields, textField, doc.text)
+	if len(doc.passages) > 0 {
+		fields[textField], fields[wordsField] = doc.passages, doc.allWords()
+	}
 	putList(fields, labelsField, doc.labels)
+	var labels set
+	for _, l := range doc.labels.list {
+		labels.add(query.Normalise(l))
+	}
+	putList(fields, labelWordsField, labels)
 	putList(fields, languagesField, doc.languages)
 	putList(fields, knowledgeField, doc.knowledge)
 	return encode(fields)
+}
+
+func (d *document) allWords() []string {
+	out := make([]string, 0, len(d.passages))
+	for _, p := range d.passages {
+		if words := d.words[p.Text]; words != "" {
+			out = append(out, words)
+		}
+	}
+	return out
+}
+
+// sortKey puts records in the order of lists, the newest first.
+func sortKey(rec record.Record) int64 {
+	at := rec.IndexedAt
+	if !rec.CreatedAt.IsZero() && rec.CreatedAt.Before(at) {
+		at = rec.CreatedAt
+	}
+	return -at.UnixMicro()
 }
 
 func putList(fields map[string]any, name string, values set) {
@@ -116,9 +186,11 @@ func (d *document) object(s *shape, value map[string]any) map[string]any {
 		}
 		kinds = append(kinds, p.name)
 		d.note(p, v)
-		if kept := d.value(p.shape, v); kept != nil && p.mapped {
-			out[p.name] = kept
-		}
+		d.within(p.name, func() {
+			if kept := d.value(p.shape, v); kept != nil && p.mapped {
+				out[p.name] = kept
+			}
+		})
 	}
 	if len(kinds) > 0 && s.mapped && s.isChoice() {
 		out[choiceField] = kinds
@@ -177,7 +249,7 @@ func (d *document) value(s *shape, v any) any {
 			return d.structure(s, m)
 		}
 	case open:
-		d.words(v)
+		d.strings(v)
 	}
 	return nil
 }
@@ -185,12 +257,17 @@ func (d *document) value(s *shape, v any) any {
 func (d *document) structure(s *shape, m map[string]any) any {
 	switch {
 	case s.def == defFeatureMap:
-		if entries, ok := m["entries"].([]any); ok {
-			return d.features(entries)
+		entries, ok := m["entries"].([]any)
+		if !ok {
+			return nil
 		}
-		return nil
+		terms := make([]string, 0, len(entries))
+		d.within("entries", func() {
+			d.each(entries, func(entry any) { terms = append(terms, d.feature(entry)) })
+		})
+		return terms
 	case s.def == defFeature:
-		return d.features([]any{m})
+		return []string{d.feature(m)}
 	case s.def == defKnowledgeRef:
 		return d.knowledgeRef(m)
 	case s.kind == blob:
@@ -207,7 +284,7 @@ func (d *document) structure(s *shape, m map[string]any) any {
 func (d *document) union(s *shape, m map[string]any) any {
 	variant := s.variant(m)
 	if variant == nil {
-		d.words(m)
+		d.strings(m)
 		return map[string]any{typeField: stringTerm(m["$type"])}
 	}
 	out := d.object(variant, m)
@@ -222,9 +299,11 @@ func (d *document) string(s *shape, v any) any {
 		return nil
 	case s.form() == term:
 		return record.FilterTerm(str)
-	default:
-		d.text.add(str)
+	case s.inner:
+		d.text(str)
 		return str
+	default:
+		return d.text(str)
 	}
 }
 
@@ -250,25 +329,21 @@ func (d *document) array(s *shape, v any) any {
 		return nil
 	}
 	out := make([]any, 0, len(values))
-	for _, v := range values {
+	d.each(values, func(v any) {
 		if kept := d.value(s.items, v); kept != nil {
 			out = append(out, kept)
 		}
-	}
+	})
 	return out
 }
 
-// features are terms of the form key=value.
-func (d *document) features(entries []any) any {
-	terms := make([]string, 0, len(entries))
-	for _, entry := range entries {
-		m, _ := entry.(map[string]any)
-		key, _ := m["key"].(string)
-		value, _ := m["value"].(string)
-		d.text.add(value)
-		terms = append(terms, record.FilterTerm(key+"="+value))
-	}
-	return terms
+// feature is a term of the form key=value.
+func (d *document) feature(entry any) string {
+	m, _ := entry.(map[string]any)
+	key, _ := m["key"].(string)
+	value, _ := m["value"].(string)
+	d.within("value", func() { d.text(value) })
+	return record.FilterTerm(key + "=" + value)
 }
 
 // knowledgeRef is a term of the form source:identifier.
@@ -276,26 +351,24 @@ func (d *document) knowledgeRef(m map[string]any) any {
 	source, _ := m["source"].(string)
 	identifier, _ := m["identifier"].(string)
 	name, _ := m["label"].(string)
-	d.text.add(name)
-	d.text.add(identifier)
+	d.within("label", func() { d.text(name) })
+	d.within("identifier", func() { d.text(identifier) })
 	term := record.FilterTerm(source + ":" + identifier)
 	d.knowledge.add(term)
 	return term
 }
 
-// words adds the strings of a value whose shape is not known to the full text.
-func (d *document) words(v any) {
+// strings adds the strings of a value whose shape is not known to the full text.
+func (d *document) strings(v any) {
 	switch v := v.(type) {
 	case string:
-		d.text.add(v)
+		d.text(v)
 	case []any:
-		for _, v := range v {
-			d.words(v)
-		}
+		d.each(v, d.strings)
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
 			if !strings.HasPrefix(name, "$") {
-				d.words(v[name])
+				d.within(name, func() { d.strings(v[name]) })
 			}
 		}
 	}

@@ -19,33 +19,42 @@ const keywordLimit = 8191
 
 // Fields that a document has besides the record's own properties; no property
 // can have such a name. Terms are written by [record.FilterTerm]: look them up
-// by its result.
+// by its result. Words are written by [query.Normalise], so that the index only has
+// to split at spaces, which every Elasticsearch does alike.
 const (
-	titleField     = "$title"     // the first of name, title, label, form, … that the record has
-	textField      = "$text"      // every label and prose of the record, for full text
-	labelsField    = "$labels"    // terms: every property called label, labels or canonicalLabel
-	languagesField = "$languages" // terms: every language tag, in lower case
-	knowledgeField = "$knowledge" // terms: every knowledge reference as source:identifier
-	typeField      = "$type"      // term, in a union: the variant's full name
-	choiceField    = "$kind"      // terms, in a choice among objects: the properties that are there
+	titleField      = "$title"      // the first of name, title, label, form, … that the record has; not indexed
+	titleWordsField = "$titleWords" // its words
+	completeField   = "$complete"   // terms: what it is completed by, see [query.Completions]
+	textField       = "$text"       // every label and prose of the record with its path, each text once; not indexed
+	wordsField      = "$words"      // the words of each
+	labelsField     = "$labels"     // terms: every property called label, labels or canonicalLabel
+	labelWordsField = "$labelWords" // the words of each
+	languagesField  = "$languages"  // terms: every language tag, in lower case
+	knowledgeField  = "$knowledge"  // terms: every knowledge reference as source:identifier
+	sortField       = "$sort"       // grows with age: minus the microseconds from 1970 to min(createdAt, indexedAt)
+	typeField       = "$type"       // term, in a union: the variant's full name
+	choiceField     = "$kind"       // terms, in a choice among objects: the properties that are there
 )
 
 func commonFields() map[string]any {
 	return map[string]any{
-		titleField:     labelField(maxLabel),
-		textField:      map[string]any{"type": "text"},
-		labelsField:    keywordField(keywordLimit),
-		languagesField: keywordField(keywordLimit),
-		knowledgeField: keywordField(keywordLimit),
+		titleField:      map[string]any{"type": "keyword", "index": false, "doc_values": false},
+		titleWordsField: words(),
+		completeField:   keywordField(),
+		textField:       map[string]any{"type": "object", "enabled": false},
+		wordsField:      words(),
+		labelsField:     keywordField(),
+		labelWordsField: words(),
+		languagesField:  keywordField(),
+		knowledgeField:  keywordField(),
+		sortField:       map[string]any{"type": "long"},
 	}
 }
 
-func keywordField(limit int) map[string]any {
-	return map[string]any{"type": "keyword", "ignore_above": min(limit, keywordLimit)}
-}
+func words() map[string]any { return map[string]any{"type": "text", "analyzer": "whitespace"} }
 
-func labelField(limit int) map[string]any {
-	return map[string]any{"type": "text", "fields": map[string]any{"keyword": keywordField(limit)}}
+func keywordField() map[string]any {
+	return map[string]any{"type": "keyword", "ignore_above": keywordLimit}
 }
 
 func dateField() map[string]any {
@@ -56,21 +65,17 @@ func dateField() map[string]any {
 // alone adds to the index, its properties not counted; nil if it has none.
 func (s *shape) field() (entry map[string]any, fields int) {
 	if collapsed(s.def) {
-		return keywordField(keywordLimit), 1
+		return keywordField(), 1
 	}
 	switch s.kind {
 	case text:
-		switch s.form() {
-		case term:
-			return keywordField(keywordLimit), 1
-		case label:
-			limit := s.max
-			if limit == 0 {
-				limit = 1024
-			}
-			return labelField(limit), 2
+		switch {
+		case s.form() == term, s.inner && s.form() == label:
+			return keywordField(), 1
+		case s.inner:
+			return nil, 0 // its words are found, with all others of the record
 		default:
-			return map[string]any{"type": "text"}, 1
+			return words(), 1
 		}
 	case integer:
 		return map[string]any{"type": "long"}, 1
@@ -79,10 +84,10 @@ func (s *shape) field() (entry map[string]any, fields int) {
 	case datetime:
 		return dateField(), 1
 	case link:
-		return keywordField(keywordLimit), 1
+		return keywordField(), 1
 	case blob:
 		return map[string]any{"properties": map[string]any{
-			"mimeType": keywordField(keywordLimit),
+			"mimeType": keywordField(),
 			"size":     map[string]any{"type": "long"},
 		}}, 3
 	case array:
@@ -110,6 +115,7 @@ func collapsed(def string) bool {
 // outer properties come before the budget is used up.
 func (s *shape) plan() {
 	s.mapped = true
+	s.place(false)
 	budget := maxFields
 	level := []*shape{s}
 	for depth := 0; len(level) > 0 && depth < maxDepth; depth++ {
@@ -118,6 +124,20 @@ func (s *shape) plan() {
 			next = append(next, parent.planProperties(&budget)...)
 		}
 		level = next
+	}
+}
+
+// place marks what is inside lists of objects, and inside unions.
+func (s *shape) place(inner bool) {
+	s.inner = inner
+	for _, p := range s.props {
+		p.place(inner)
+	}
+	for _, v := range s.variants {
+		v.place(true)
+	}
+	if s.items != nil {
+		s.items.place(inner || s.element().branches())
 	}
 }
 
@@ -193,9 +213,9 @@ func (s *shape) properties() map[string]any {
 	}
 	switch {
 	case s.kind == union:
-		out[typeField] = keywordField(keywordLimit)
+		out[typeField] = keywordField()
 	case s.isChoice():
-		out[choiceField] = keywordField(keywordLimit)
+		out[choiceField] = keywordField()
 	}
 	return out
 }

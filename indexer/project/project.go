@@ -30,6 +30,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/graph"
+	"github.com/layers-pub/layers-appview/internal/query"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 )
@@ -102,6 +103,15 @@ func Mapping(c *catalog.Collection) (search.Mapping, bool) {
 	return search.Mapping{Collection: c.NSID, Properties: fields}, true
 }
 
+// Searched describes to queries what Mapping describes to the index.
+func Searched(c *catalog.Collection) (query.Type, bool) {
+	p := planOf(c)
+	if !p.searchable {
+		return query.Type{}, false
+	}
+	return query.Type{Collection: c.NSID, Fields: p.shape.fields(nil, ""), Annotations: p.annotations}, true
+}
+
 // Reading is a record decoded once, for all that is made of it.
 type Reading struct {
 	collection *catalog.Collection
@@ -125,7 +135,7 @@ func (r Reading) Document() (search.Document, error) {
 	if r.err != nil {
 		return search.Document{}, fmt.Errorf("document of %s: %w", rec.Key, r.err)
 	}
-	body, err := p.shape.body(r.value)
+	body, err := p.shape.body(rec, r.value)
 	if err != nil {
 		return search.Document{}, fmt.Errorf("document of %s: %w", rec.Key, err)
 	}

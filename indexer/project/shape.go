@@ -37,6 +37,7 @@ type shape struct {
 
 	nested bool // array: its elements are things of their own, kept apart in the index
 	mapped bool // has a field in the index
+	inner  bool // is inside a list of objects or a union: not a property of the record itself
 }
 
 type property struct {
@@ -79,8 +80,8 @@ type form uint8
 
 const (
 	term  form = iota // one keyword: looked up, counted and sorted, whole
-	label             // words, and one keyword
-	prose             // words alone
+	label             // words; one keyword where it is inside a list of objects
+	prose             // words
 )
 
 const (

@@ -50,6 +50,9 @@ type cause struct {
 	Type     string `json:"type"`
 	Reason   string `json:"reason"`
 	CausedBy *cause `json:"caused_by"`
+	Root     []struct {
+		Type string `json:"type"`
+	} `json:"root_cause"`
 }
 
 func (c cause) String() string {

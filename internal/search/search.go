@@ -145,10 +145,15 @@ func (c *Client) do(ctx context.Context, req esapi.Request, out any) error {
 	if res.IsError() {
 		return newStatusError(res)
 	}
-	if out == nil {
-		_, err = io.Copy(io.Discard, res.Body) // so that the connection can be used again
-	} else {
+	switch out := out.(type) {
+	case nil:
+	case *found:
+		err = out.readFrom(res.Body)
+	default:
 		err = json.NewDecoder(res.Body).Decode(out)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, res.Body) // so that the connection can be used again
 	}
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
