@@ -48,6 +48,8 @@ type config struct {
 	Elasticsearch struct{ URL, APIKey, Prefix string }
 	Neo4j         struct{ URL, User, Password, Database, Space string }
 	GraphFallback bool
+	// SearchFallback has PostgreSQL keep what it searches by also beside Elasticsearch.
+	SearchFallback bool
 
 	LogLevel  string
 	LogFormat string
@@ -152,9 +154,10 @@ func storeFlags() []cli.Flag {
 	return []cli.Flag{
 		secret("database-url", "DATABASE_URL", "PostgreSQL, as postgres://user:password@host/database"),
 		secret("redis-url", "REDIS_URL", "Redis, as redis://host:6379/0"),
-		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it there is no search projection"),
+		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it PostgreSQL does the search"),
 		secret("elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
 		setting(categoryStores, "elasticsearch-prefix", "ELASTICSEARCH_PREFIX", "layers", "first part of every index name"),
+		&cli.BoolFlag{Name: "search-fallback", Category: categoryStores, Sources: cli.EnvVars("LAYERS_SEARCH_FALLBACK"), Usage: "have PostgreSQL able to search too, for when Elasticsearch is away; set it for the indexer, the workers and the API alike"},
 		setting(categoryStores, "neo4j-url", "NEO4J_URL", "", "Neo4j, as bolt:// or neo4j://; without it the graph is kept in PostgreSQL"),
 		setting(categoryStores, "neo4j-user", "NEO4J_USER", "", "user of Neo4j"),
 		secret("neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
@@ -221,6 +224,7 @@ func readConfig(command *cli.Command) (config, error) {
 	cfg.Elasticsearch.URL = r.url("elasticsearch-url", "http", "https")
 	cfg.Elasticsearch.APIKey = command.String("elasticsearch-api-key")
 	cfg.Elasticsearch.Prefix = command.String("elasticsearch-prefix")
+	cfg.SearchFallback = command.Bool("search-fallback")
 	cfg.Neo4j.URL = r.url("neo4j-url", "bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
 	cfg.Neo4j.User = command.String("neo4j-user")
 	cfg.Neo4j.Password = command.String("neo4j-password")

@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	// The words, and what stands on nothing else.
 	"lexicons":           {},
 	"internal/record":    {},
+	"internal/query":     {},
 	"internal/directory": {},
 	"internal/cache":     {},
 	"internal/daemon":    {"internal/cache"},
@@ -29,18 +30,19 @@ var allowed = map[string][]string{
 	// What a collection is, and the stores.
 	"internal/catalog":   {"lexicons", "internal/record"},
 	"internal/store":     {"internal/record"},
-	"internal/search":    {"internal/record"},
+	"internal/search":    {"internal/record", "internal/query"},
 	"internal/traversal": {"internal/record"},
 	"internal/graph":     {"internal/record", "internal/traversal"},
 	// Beside the truth in the same database, but with no part in it.
 	"internal/store/relations": {"internal/record", "internal/traversal"},
+	"internal/store/fulltext":  {"internal/record", "internal/query", "internal/store"},
 	"indexer/verify":           {"internal/record"},
 	"indexer/resync":           {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
 
 	// From the truth to its projections.
-	"indexer/project":   {"internal/record", "internal/catalog", "internal/search", "internal/graph", "internal/traversal"},
-	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/search", "internal/graph", "internal/traversal", "indexer/project"},
-	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/search", "internal/graph", "indexer/project"},
+	"indexer/project":   {"internal/record", "internal/query", "internal/catalog", "internal/search", "internal/graph", "internal/traversal"},
+	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/graph", "internal/traversal", "indexer/project"},
+	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/rebuild":   {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/replay":    {"internal/record", "internal/catalog", "internal/store"},
 	"indexer/backfill":  {"internal/store"},
@@ -60,7 +62,7 @@ var allowed = map[string][]string{
 
 	// The wiring.
 	"cmd/layers": {
-		"lexicons", "internal/record", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/search", "internal/traversal",
+		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest",
 	},

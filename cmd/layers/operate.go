@@ -90,7 +90,7 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 	}
 	var anew, inPlace []record.Target
 	for _, target := range targets {
-		if target == record.Tables || target == record.Relations || len(command.StringSlice("collection")) > 0 {
+		if target == record.Tables || target == record.Relations || target == record.FullText || len(command.StringSlice("collection")) > 0 {
 			inPlace = append(inPlace, target)
 		} else {
 			anew = append(anew, target)

@@ -260,7 +260,7 @@ func (p *parts) work(ctx context.Context, behind func() bool) error {
 	}
 	workers, err := task.NewWorkers(cfg, task.Stores{
 		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: outbox, DeadLetters: store.NewDeadLetters(p.pool),
-		Tables: store.NewTables(p.pool), Search: p.search, Graph: p.graph, Relations: p.relations,
+		Tables: store.NewTables(p.pool), Search: p.search, Graph: p.graph, Relations: p.relations, FullText: p.documents(),
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the workers: %w", err)

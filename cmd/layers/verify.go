@@ -63,7 +63,7 @@ func compare(ctx context.Context, command *cli.Command, p *parts) error {
 func (p *parts) stores() reconcile.Stores {
 	return reconcile.Stores{
 		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Tables: store.NewTables(p.pool),
-		Search: p.search, Graph: p.graph, Relations: p.relations,
+		Search: p.search, Graph: p.graph, Relations: p.relations, FullText: p.documents(),
 	}
 }
 

@@ -17,9 +17,11 @@ import (
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/graph"
+	"github.com/layers-pub/layers-appview/internal/query"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
@@ -134,6 +136,9 @@ func (p *parts) targets() []record.Target {
 	if p.search != nil {
 		out = append(out, record.Search)
 	}
+	if p.fullText() {
+		out = append(out, record.FullText)
+	}
 	if p.graph != nil {
 		out = append(out, record.Graph)
 	}
@@ -141,6 +146,28 @@ func (p *parts) targets() []record.Target {
 		out = append(out, record.Relations)
 	}
 	return out
+}
+
+// fullText tells whether PostgreSQL keeps what it searches by.
+func (p *parts) fullText() bool { return p.search == nil || p.cfg.SearchFallback }
+
+// documents is what PostgreSQL searches by; nil if it does not have to.
+func (p *parts) documents() *fulltext.Documents {
+	if !p.fullText() {
+		return nil
+	}
+	return fulltext.NewDocuments(p.pool, p.searched())
+}
+
+// searched is what queries can ask for.
+func (p *parts) searched() *query.Schema {
+	var types []query.Type
+	for _, collection := range p.catalog.Collections() {
+		if t, ok := project.Searched(collection); ok {
+			types = append(types, t)
+		}
+	}
+	return query.NewSchema(types)
 }
 
 // routes say which of the configured projections follow each collection.
@@ -159,6 +186,9 @@ func (p *parts) routes() store.Routes {
 			if configured[target] {
 				routes[collection.NSID] = append(routes[collection.NSID], target)
 			}
+			if target == record.Search && configured[record.FullText] { // the same documents elsewhere
+				routes[collection.NSID] = append(routes[collection.NSID], record.FullText)
+			}
 		}
 	}
 	return routes
@@ -172,8 +202,14 @@ func (p *parts) migrate(ctx context.Context) error {
 	return p.ensureProjections(ctx)
 }
 
-// ensureProjections makes what is missing in the projections that are configured.
+// ensureProjections makes what is missing in the projections that are configured, and
+// removes what nothing would keep in step any more.
 func (p *parts) ensureProjections(ctx context.Context) error {
+	if !p.fullText() {
+		if err := fulltext.NewDocuments(p.pool, p.searched()).Clear(ctx); err != nil {
+			return fmt.Errorf("preparing PostgreSQL: %w", err)
+		}
+	}
 	if p.search != nil {
 		if _, err := p.ensureSearch(ctx); err != nil {
 			return err

@@ -41,6 +41,10 @@ func (r *run) comparisons(target record.Target) (out []comparison) {
 		out = append(out, comparison{target, following, r.only(following, func(ctx context.Context, fn visit) error {
 			return r.stores.Graph.Scan(ctx, fn)
 		})})
+	case record.FullText:
+		out = append(out, comparison{target, following, r.only(following, func(ctx context.Context, fn visit) error {
+			return r.stores.FullText.Scan(ctx, fn)
+		})})
 	case record.Tables:
 		out = append(out, comparison{target, following, r.only(following, r.layers)})
 	case record.Relations:

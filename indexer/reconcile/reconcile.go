@@ -24,11 +24,12 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
-// Stores are what is compared. Search and Graph are nil where that target is not
-// configured; Search must have been ensured with the mappings in use.
+// Stores are what is compared. Search, Graph and FullText are nil where that target is
+// not configured; Search must have been ensured with the mappings in use.
 type Stores struct {
 	Catalog   *catalog.Catalog
 	Records   *store.Reader
@@ -36,7 +37,8 @@ type Stores struct {
 	Tables    *store.Tables
 	Search    *search.Client
 	Graph     *graph.Client
-	Relations *relations.Store // nil where it is not kept
+	Relations *relations.Store    // nil where it is not kept
+	FullText  *fulltext.Documents // likewise
 }
 
 // Options say how far to go. The zero value compares all there is, as it is now.
@@ -123,6 +125,9 @@ func (s Stores) targets() []record.Target {
 	if s.Search != nil {
 		targets = append(targets, record.Search)
 	}
+	if s.FullText != nil {
+		targets = append(targets, record.FullText)
+	}
 	if s.Graph != nil {
 		targets = append(targets, record.Graph)
 	}
@@ -134,6 +139,9 @@ func (s Stores) targets() []record.Target {
 
 // following are the collections that a target follows.
 func (r *run) following(target record.Target) []*catalog.Collection {
+	if target == record.FullText {
+		target = record.Search // the same documents elsewhere
+	}
 	return slices.DeleteFunc(slices.Clone(r.collections), func(c *catalog.Collection) bool {
 		targets := project.Targets(c)
 		if target == record.Relations { // the graph, elsewhere

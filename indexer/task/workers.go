@@ -16,11 +16,12 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
-// Stores are what workers read and write. Search and Graph are nil where that
-// target is not configured.
+// Stores are what workers read and write. Search, Graph and FullText are nil where
+// that target is not configured.
 type Stores struct {
 	Catalog     *catalog.Catalog
 	Records     *store.Reader
@@ -30,6 +31,7 @@ type Stores struct {
 	Search      *search.Client
 	Graph       *graph.Client
 	Relations   *relations.Store // nil where that is not to be kept
+	FullText    *fulltext.Documents
 }
 
 // sinks are the configured targets.
@@ -37,6 +39,9 @@ func (s Stores) sinks() map[record.Target]sink {
 	out := map[record.Target]sink{record.Tables: tablesSink{s.Catalog, s.Tables, s.Records}}
 	if s.Search != nil {
 		out[record.Search] = searchSink{s.Catalog, s.Search}
+	}
+	if s.FullText != nil {
+		out[record.FullText] = fullTextSink{s.Catalog, s.FullText, s.Records}
 	}
 	if s.Graph != nil {
 		out[record.Graph] = graphSink{s.Catalog, s.Graph, s.Records}

@@ -118,13 +118,14 @@ type Annotation struct {
 // Target is a projection that follows PostgreSQL.
 type Target string
 
-// The projections. Tables are the read tables inside PostgreSQL itself, Relations is
-// the graph there.
+// The projections. Tables are the annotations inside PostgreSQL itself; Relations is the
+// graph there, and FullText what it searches by, where it has to.
 const (
 	Tables    Target = "tables"
 	Search    Target = "search"
 	Graph     Target = "graph"
 	Relations Target = "relations"
+	FullText  Target = "fulltext"
 )
 
 // Pending names a record that a projection has yet to catch up with.

@@ -75,15 +75,17 @@ func (e *effect) writePurges(batch *pgx.Batch) {
 	batch.Queue("DELETE FROM resyncs WHERE did = ANY ($1::text[])", dids)
 	batch.Queue(`DELETE FROM dead_letters d USING unnest($1::text[]) AS gone (did)
 		WHERE hashtextextended(d.did, 0) = hashtextextended(gone.did, 0) AND d.did = gone.did`, dids)
-	// The layers that were deleted before their account was. The others' rows go with
-	// the outbox rows of their removal, see [dropDeleted].
-	batch.Queue(`
-		WITH RECURSIVE used (collection) AS (
-			SELECT min(collection) FROM annotation_layers
-			UNION ALL SELECT (SELECT min(l.collection) FROM annotation_layers l WHERE l.collection > used.collection)
-			FROM used WHERE used.collection IS NOT NULL)
-		DELETE FROM annotation_layers l USING used, unnest($1::text[]) AS gone (did)
-		WHERE l.collection = used.collection AND l.did = gone.did AND l.deleted`, dids)
+	// What was deleted before its account was. The others' rows go with the outbox rows
+	// of their removal, see [dropDeleted].
+	for _, table := range []string{"annotation_layers", "search_documents"} {
+		batch.Queue(`
+			WITH RECURSIVE used (collection) AS (
+				SELECT min(collection) FROM `+table+`
+				UNION ALL SELECT (SELECT min(l.collection) FROM `+table+` l WHERE l.collection > used.collection)
+				FROM used WHERE used.collection IS NOT NULL)
+			DELETE FROM `+table+` l USING used, unnest($1::text[]) AS gone (did)
+			WHERE l.collection = used.collection AND l.did = gone.did AND l.deleted`, dids)
+	}
 	batch.Queue("DELETE FROM relation_records WHERE did = ANY ($1::text[]) AND deleted", dids) // likewise
 }
 

@@ -215,11 +215,12 @@ func (s *Succession) steps() []string {
 			SELECT created_at, host, seq, did, collection, rkey, rev, cid, stage, class, path, reason, expected, received, raw, identity
 			FROM NOW.dead_letters WHERE stage LIKE 'project:%' ON CONFLICT (identity) DO NOTHING`,
 		// The read tables are a projection, which happens to be here: it moves as it is.
-		"DROP TABLE NEXT.annotations, NEXT.annotation_layers, NEXT.relations, NEXT.relation_records",
+		"DROP TABLE NEXT.annotations, NEXT.annotation_layers, NEXT.relations, NEXT.relation_records, NEXT.search_documents",
 		"ALTER TABLE NOW.annotations SET SCHEMA " + nextSchema,
 		"ALTER TABLE NOW.annotation_layers SET SCHEMA " + nextSchema,
 		"ALTER TABLE NOW.relations SET SCHEMA " + nextSchema,
 		"ALTER TABLE NOW.relation_records SET SCHEMA " + nextSchema,
+		"ALTER TABLE NOW.search_documents SET SCHEMA " + nextSchema,
 		"DROP TABLE NEXT.succession",
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.
