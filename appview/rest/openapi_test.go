@@ -21,7 +21,7 @@ func unserved(t *testing.T) *Service {
 	t.Helper()
 	c, err := catalog.Load()
 	require.NoError(t, err)
-	return New(Deps{Catalog: c, XRPC: xrpc.New(c, nil, nil), Version: "test"})
+	return New(Deps{Catalog: c, XRPC: xrpc.New(c, nil, nil), Search: Search{Schema: searchSchema(c)}, Version: "test"})
 }
 
 func documentOf(t *testing.T, s *Service) map[string]any {

@@ -34,6 +34,7 @@ type reader interface {
 	Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]store.Reference, error)
 	AnnotationsOf(context.Context, store.AnnotationQuery) ([]store.FoundAnnotation, bool, error)
 	Referring(ctx context.Context, targets []string, collections []syntax.NSID, after record.Key, limit int) ([]record.Key, error)
+	Joined(ctx context.Context, collection syntax.NSID, path string, target syntax.ATURI, other string, limit int) ([]string, error)
 	ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]store.Group, error)
 }
 
@@ -43,6 +44,7 @@ type Deps struct {
 	Reads   reader
 	// XRPC lists records and resolves handles; both interfaces answer alike.
 	XRPC    *xrpc.Service
+	Search  Search // without a schema there is none
 	Version string // of the program, for the OpenAPI document
 }
 
@@ -51,6 +53,7 @@ type Service struct {
 	catalog *catalog.Catalog
 	reads   reader
 	xrpc    *xrpc.Service
+	search  Search
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
@@ -60,7 +63,7 @@ type Service struct {
 
 // New makes a service. It panics where rows of the table contradict each other.
 func New(deps Deps) *Service {
-	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, version: deps.Version}
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
 	s.streams, s.slots = map[string]bool{}, make(chan struct{}, mostStreams)
@@ -80,6 +83,7 @@ func (s *Service) table() []Route {
 		s.referenceRoutes(),
 		s.compositeRoutes(),
 		s.exportRoutes(),
+		s.searchRoutes(),
 	} {
 		all = append(all, rows...)
 	}

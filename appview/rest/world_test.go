@@ -27,6 +27,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
@@ -73,7 +74,9 @@ func newWorld(t *testing.T) *world {
 // serve makes the service over a reader.
 func (w *world) serve(reads *store.Reader) {
 	queries := xrpc.New(w.catalog, reads, nil)
-	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Version: "test"})
+	schema := searchSchema(w.catalog)
+	search := Search{First: fulltext.NewSearcher(w.db.Pool, schema), Schema: schema}
+	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Version: "test"})
 	w.http = handlerOf(queries, w.rest)
 }
 

@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 
 	// The answers.
 	"appview/xrpc": {"internal/record", "internal/catalog", "internal/store"},
-	"appview/rest": {"internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview/rest": {"internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview":      {"internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -157,6 +158,20 @@ func (p *parts) documents() *fulltext.Documents {
 		return nil
 	}
 	return fulltext.NewDocuments(p.pool, p.searched())
+}
+
+// searches are what the API's search endpoints ask.
+func (p *parts) searches() rest.Search {
+	schema := p.searched()
+	inPostgres := fulltext.NewSearcher(p.pool, schema)
+	switch {
+	case p.search == nil:
+		return rest.Search{First: inPostgres, Schema: schema}
+	case p.cfg.SearchFallback:
+		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Fallback: inPostgres, Schema: schema}
+	default:
+		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Schema: schema}
+	}
 }
 
 // searched is what queries can ask for.

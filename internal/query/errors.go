@@ -7,6 +7,9 @@ import (
 )
 
 var (
+	// ErrUnavailable says that the store that searches does not answer: ask later.
+	ErrUnavailable = errors.New("the search does not answer")
+
 	// ErrCursorExpired says that a walk through pages was left for too long: begin again
 	// without a cursor.
 	ErrCursorExpired = errors.New("the cursor has expired: ask again without it, and begin with the first page")

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -57,7 +59,7 @@ func (s *Searcher) Search(ctx context.Context, q query.Question) (query.Answer, 
 	if gone(err) { // an index that has just been replaced
 		answer, err = s.first(ctx, plan)
 	}
-	return answer, err
+	return answer, unanswered(err)
 }
 
 // first answers with the first page.
@@ -92,7 +94,7 @@ func (s *Searcher) next(ctx context.Context, plan *query.Plan) (query.Answer, er
 	case err == nil && answer.Cursor == "":
 		s.close(ctx, v)
 	}
-	return answer, err
+	return answer, unanswered(err)
 }
 
 // page asks for one hit more than it gives, to know whether there are more.
@@ -165,7 +167,7 @@ func (s *Searcher) Complete(ctx context.Context, c query.Completion) ([]query.Co
 		f, err = ask()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("elasticsearch: complete: %w", err)
+		return nil, unanswered(fmt.Errorf("elasticsearch: complete: %w", err))
 	}
 	answer, err := s.visible(ctx, query.Answer{Hits: f.hits})
 	if err != nil {
@@ -187,6 +189,20 @@ func (s *Searcher) close(ctx context.Context, v view) {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_ = s.client.do(closing, esapi.ClosePointInTimeRequest{Body: jsonBody(map[string]any{"id": v.ID})}, nil)
+}
+
+// unanswered marks the errors of a server that is away or overloaded.
+func unanswered(err error) error {
+	var status *statusError
+	var away net.Error
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	overloaded := errors.As(err, &status) && (status.Status >= http.StatusInternalServerError || status.Status == http.StatusTooManyRequests)
+	if overloaded || errors.As(err, &away) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", query.ErrUnavailable, err)
+	}
+	return err
 }
 
 // gone tells whether an error says that a view or an index is not there any more.
