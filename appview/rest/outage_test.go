@@ -63,7 +63,7 @@ func TestEveryEndpointSaysThatTheStoreIsAway(t *testing.T) {
 	pool, err := store.Open(t.Context(), store.Config{URL: address, ReadOnly: true})
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	w.serve(store.NewReader(pool))
+	w.serve(pool)
 	cut()
 	for _, r := range w.rest.Routes() {
 		target, query := Prefix+r.Path, url.Values{}

@@ -18,6 +18,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 	"github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
@@ -65,17 +66,18 @@ func newWorld(t *testing.T) *world {
 	w := &world{catalog: c, members: map[syntax.NSID][]*member{}, fixture: fixture.New(7)}
 	w.db = storetest.New(t, partitions(c)...)
 	w.writer = w.db.Writer(t, nil)
-	w.serve(store.NewReader(w.db.Pool))
+	w.serve(w.db.Pool)
 	handle := syntax.Handle("alice.test")
 	w.apply(t, []store.RepoUpdate{{DID: alice, Handle: &handle}, {DID: bob}, {DID: carol}})
 	return w
 }
 
-// serve makes the service over a reader.
-func (w *world) serve(reads *store.Reader) {
+// serve makes the service over a database.
+func (w *world) serve(pool *pgxpool.Pool) {
+	reads := store.NewReader(pool)
 	queries := xrpc.New(w.catalog, reads, nil)
 	schema := searchSchema(w.catalog)
-	search := Search{First: fulltext.NewSearcher(w.db.Pool, schema), Schema: schema}
+	search := Search{First: fulltext.NewSearcher(pool, schema), Schema: schema}
 	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Version: "test"})
 	w.http = handlerOf(queries, w.rest)
 }
