@@ -4,7 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/internal/simulate"
 	"github.com/layers-pub/layers-appview/internal/simulate/fault"
+	"github.com/layers-pub/layers-appview/test/rig"
 )
 
 // TestHTTPFaults breaks chains, so that repositories must be fetched, and has fetches
@@ -59,4 +63,26 @@ func TestHTTPFaults(t *testing.T) {
 			survives(t, fault.Gap(first, first+120), f)
 		})
 	}
+}
+
+// TestStaleCopies (G4) has the network answer for a while with repositories as they
+// were, which the stream has told more of.
+func TestStaleCopies(t *testing.T) {
+	t.Parallel()
+	a := newAuthor(t, seeded(t), simulate.Config{})
+	const accounts = 4
+	a.accounts(accounts)
+	l := newLab(t, a, rig.OpenQueues(t), streamAlone)
+	ix := l.Indexer("--no-workers")
+	l.equal(ix)
+	stale := fault.Stale(fault.GetRepo).AtMost(4 * accounts)
+	l.network.Add(stale)
+	for range 3 { // what is fetched the first time is what it will answer
+		l.breakAgain()
+		l.equal(ix)
+	}
+	require.Greater(t, stale.Fired(), int64(accounts), "repositories were to be fetched again")
+	require.Contains(t, ix.Output(), "the stream has shown")
+	happened(t, stale)
+	ix.Stop()
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,5 +128,77 @@ func TestStoreConnections(t *testing.T) {
 	l.Reach(part*5, ix)
 	gate.Open(last)
 	l.equal(ix)
+	ix.Stop()
+}
+
+// TestVanishedDatabase (G1) has PostgreSQL's machine vanish without a word, in the
+// middle of the stream: what waits for it has to find out by itself.
+func TestVanishedDatabase(t *testing.T) {
+	t.Parallel()
+	a := newAuthor(t, seeded(t), simulate.Config{KeepDeleted: true})
+	a.accounts(10)
+	a.play(300)
+	a.close()
+	l := newLab(t, a, rig.OpenQueues(t), streamAlone)
+	gate := fault.NewGate()
+	l.network.Add(gate)
+	ix := l.Indexer("--no-workers")
+	database, half := l.Proxies.Postgres, a.LastSeq()/2
+	gate.Open(half)
+	l.Reach(half, ix)
+	database.Vanish()
+	gate.Open(a.LastSeq())
+	rig.Eventually(t, "traffic to go nowhere", func() (bool, string) { return database.Lost.Load() > 0, "none does" }, ix)
+	require.Equal(t, half, l.prefix("while the database is away"))
+	database.Restore()
+	l.equal(ix)
+	ix.Stop()
+}
+
+// TestProjectionConnections (G6, G9) does the same to Redis, Elasticsearch and Neo4j,
+// all at once. The stream goes on meanwhile, and the projections are right in the end.
+func TestProjectionConnections(t *testing.T) {
+	t.Parallel()
+	a := newAuthor(t, seeded(t), simulate.Config{KeepDeleted: true})
+	a.accounts(10)
+	a.play(600)
+	a.close()
+	l := newLab(t, a, rig.OpenStores(t), streamAlone)
+	gate := fault.NewGate()
+	l.network.Add(gate)
+	ix := l.Indexer()
+	stores := map[string]*rig.Proxy{"Redis": l.Proxies.Redis, "Elasticsearch": l.Proxies.Elasticsearch, "Neo4j": l.Proxies.Neo4j}
+	ways := []struct {
+		name    string
+		begin   func(*rig.Proxy)
+		counter func(*rig.Proxy) *atomic.Int64
+	}{
+		{"reset", (*rig.Proxy).Reset, func(p *rig.Proxy) *atomic.Int64 { return &p.Severed }},
+		{"held towards the store", func(p *rig.Proxy) { p.Hold(rig.ToStore) }, func(p *rig.Proxy) *atomic.Int64 { return &p.Held }},
+		{"held from the store", func(p *rig.Proxy) { p.Hold(rig.FromStore) }, func(p *rig.Proxy) *atomic.Int64 { return &p.Held }},
+		{"vanished", (*rig.Proxy).Vanish, func(p *rig.Proxy) *atomic.Int64 { return &p.Lost }},
+	}
+	last, part := a.LastSeq(), a.LastSeq()/int64(len(ways)+1)
+	gate.Open(part)
+	l.Reach(part, ix)
+	l.Settle(ix)
+	for i, way := range ways {
+		before := map[string]int64{}
+		for name, p := range stores {
+			before[name] = way.counter(p).Load()
+			way.begin(p)
+		}
+		until := part * int64(i+2)
+		gate.Open(until)
+		l.Reach(until, ix) // the stream waits for none of them
+		for name, p := range stores {
+			rig.Eventually(t, name+" to be "+way.name, func() (bool, string) { return way.counter(p).Load() > before[name], "not yet" }, ix)
+			p.Restore()
+		}
+	}
+	gate.Open(last)
+	l.equal(ix)
+	l.Settle(ix)
+	require.Contains(t, l.Run("verify"), "0 differences")
 	ix.Stop()
 }

@@ -36,6 +36,7 @@ type Proxy struct {
 	held     [2]chan struct{} // by direction; closed when it goes on
 	triggers []*Trigger
 	conns    map[net.Conn]struct{}
+	links    map[*link]struct{}
 
 	Severed atomic.Int64 // connections that a cut ended
 	Refused atomic.Int64 // connections that were asked for during cuts
@@ -59,7 +60,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	p := &Proxy{listener: listener, Target: target, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{listener: listener, Target: target, conns: map[net.Conn]struct{}{}, links: map[*link]struct{}{}}
 	var running sync.WaitGroup
 	running.Go(func() { p.accept(&running) })
 	t.Cleanup(func() {
@@ -98,7 +99,9 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.leave(server)
-	l := &link{proxy: p}
+	l := &link{proxy: p, server: server}
+	p.join(l)
+	defer p.part(l)
 	var ways sync.WaitGroup
 	ways.Go(func() { l.carry(server, client, ToStore) })
 	ways.Go(func() { l.carry(client, server, FromStore) })
@@ -115,6 +118,18 @@ func (p *Proxy) enter(conn net.Conn) bool {
 	}
 	p.conns[conn] = struct{}{}
 	return true
+}
+
+func (p *Proxy) join(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.links[l] = struct{}{}
+}
+
+func (p *Proxy) part(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.links, l)
 }
 
 func (p *Proxy) leave(conn net.Conn) {
@@ -148,7 +163,8 @@ func (p *Proxy) sever() {
 
 // Vanish makes the store disappear as a machine does that loses its power:
 // connections stay open, and what is sent on them goes nowhere. Those that there are
-// or come until Restore stay like that for ever.
+// or come until Restore stay like that for ever; the store, for its part, has found out
+// by then, as its keepalives make it.
 func (p *Proxy) Vanish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,6 +192,11 @@ func (p *Proxy) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down, p.vanished, p.delay = false, false, 0
+	for l := range p.links {
+		if l.dead.Load() {
+			reset(l.server)
+		}
+	}
 	for way, held := range p.held {
 		if held != nil {
 			close(held)
@@ -234,8 +255,9 @@ func reset(conn net.Conn) {
 
 // link is a pair of connections through a proxy.
 type link struct {
-	proxy *Proxy
-	dead  atomic.Bool // the store has vanished from it
+	proxy  *Proxy
+	server net.Conn
+	dead   atomic.Bool // the store has vanished from it
 }
 
 // piece is some traffic, and when it may go on.
@@ -252,7 +274,7 @@ func (l *link) carry(to, from net.Conn, way Direction) {
 	writing.Go(func() {
 		for next := range pieces {
 			time.Sleep(time.Until(next.due))
-			if _, err := to.Write(next.data); err != nil {
+			if _, err := to.Write(next.data); err != nil && !l.dead.Load() {
 				_ = from.Close() // ends the reading too
 			}
 		}
