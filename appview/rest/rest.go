@@ -44,8 +44,9 @@ type Deps struct {
 	Reads   reader
 	// XRPC lists records and resolves handles; both interfaces answer alike.
 	XRPC    *xrpc.Service
-	Search  Search // without a schema there is none
-	Version string // of the program, for the OpenAPI document
+	Search  Search  // without a schema there is none
+	Graph   grapher // nil for an interface without it
+	Version string  // of the program, for the OpenAPI document
 }
 
 // Service answers the table's requests.
@@ -54,6 +55,7 @@ type Service struct {
 	reads   reader
 	xrpc    *xrpc.Service
 	search  Search
+	graph   grapher
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
@@ -63,7 +65,7 @@ type Service struct {
 
 // New makes a service. It panics where rows of the table contradict each other.
 func New(deps Deps) *Service {
-	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, version: deps.Version}
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
 	s.streams, s.slots = map[string]bool{}, make(chan struct{}, mostStreams)
@@ -82,6 +84,7 @@ func (s *Service) table() []Route {
 		s.recordRoutes(),
 		s.referenceRoutes(),
 		s.compositeRoutes(),
+		s.graphRoutes(),
 		s.exportRoutes(),
 		s.searchRoutes(),
 	} {

@@ -29,7 +29,9 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
+	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
 // member is a record as a test wrote it.
@@ -78,7 +80,7 @@ func (w *world) serve(pool *pgxpool.Pool) {
 	queries := xrpc.New(w.catalog, reads, nil)
 	schema := searchSchema(w.catalog)
 	search := Search{First: fulltext.NewSearcher(pool, schema), Schema: schema}
-	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Version: "test"})
+	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Graph: traversal.New(relations.New(pool)), Version: "test"})
 	w.http = handlerOf(queries, w.rest)
 }
 

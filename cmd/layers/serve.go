@@ -180,7 +180,7 @@ func (p *parts) rest(queries *xrpc.Service) *rest.Service {
 	if queries == nil {
 		return nil
 	}
-	return rest.New(rest.Deps{Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Version: version})
+	return rest.New(rest.Deps{Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Version: version})
 }
 
 // server makes the HTTP side; without queries it answers probes alone.

@@ -24,6 +24,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
+	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
 // parts are what every role is put together from.
@@ -290,4 +291,16 @@ func (p *parts) pings() map[string]func(context.Context) error {
 		pings["neo4j"] = p.graph.Ping
 	}
 	return pings
+}
+
+// traversals answers questions about the graph: from Neo4j if there is one, and from
+// PostgreSQL if there is none or it is away.
+func (p *parts) traversals() *traversal.Graph {
+	switch {
+	case p.graph == nil:
+		return traversal.New(p.relations)
+	case p.relations == nil:
+		return traversal.New(graph.NewTraversals(p.graph, store.NewReader(p.pool)))
+	}
+	return traversal.NewWithFallback(graph.NewTraversals(p.graph, store.NewReader(p.pool)), p.relations)
 }

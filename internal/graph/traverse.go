@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ const serverGrace = 100 * time.Millisecond // for which the server goes on after
 func (t *Traversals) Begin(ctx context.Context) (traversal.View, error) {
 	at, err := t.client.Served(ctx)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	session := at.driver.NewSession(ctx, neo4j.SessionConfig{DatabaseName: at.database, AccessMode: neo4j.AccessModeRead})
 	var limits []func(*neo4j.TransactionConfig)
@@ -46,13 +47,11 @@ func (t *Traversals) Begin(ctx context.Context) (traversal.View, error) {
 	}
 	tx, err := session.BeginTransaction(ctx, limits...)
 	if err != nil {
-		return nil, fmt.Errorf("neo4j: begin to read: %w", joined(err, session.Close(context.WithoutCancel(ctx))))
+		_ = session.Close(context.WithoutCancel(ctx)) // of what has failed already
+		return nil, fmt.Errorf("neo4j: begin to read: %w", explain(err))
 	}
 	return &view{from: t, at: at, session: session, tx: tx}, nil
 }
-
-// joined is the first error; the second is only of closing what failed.
-func joined(err, _ error) error { return err }
 
 type view struct {
 	from    *Traversals
@@ -75,7 +74,7 @@ func (v *view) End(ctx context.Context) (stale bool, err error) {
 	}
 	now, err := v.from.client.Served(ctx)
 	if err != nil {
-		return false, err
+		return false, explain(err)
 	}
 	return now.space != v.at.space, nil
 }
@@ -298,10 +297,19 @@ func (v *view) run(ctx context.Context, cypher string, params map[string]any) ([
 			return rows, nil
 		}
 	}
-	if timedOut(err) {
-		return nil, fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	return nil, explain(err)
+}
+
+// explain tells a time that is over and a server that is away from other errors.
+func explain(err error) error {
+	var unreachable *neo4j.ConnectivityError
+	switch {
+	case timedOut(err):
+		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	case errors.As(err, &unreachable), contended(err):
+		return fmt.Errorf("%w: %w", traversal.ErrUnavailable, err)
 	}
-	return nil, err
+	return err
 }
 
 func (v *view) key(id traversal.ID) string {

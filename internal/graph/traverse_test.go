@@ -3,6 +3,8 @@ package graph_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/layers-pub/layers-appview/internal/graph"
 	"github.com/layers-pub/layers-appview/internal/graph/graphtest"
 	truth "github.com/layers-pub/layers-appview/internal/store"
@@ -19,4 +21,34 @@ func TestTraversals(t *testing.T) {
 		Write: client.Write,
 		Hide:  db.Hide,
 	})
+}
+
+func TestQuestionsWhileTheServerIsAway(t *testing.T) {
+	t.Parallel()
+	client := graphtest.Open(t, graph.Config{URL: "bolt://127.0.0.1:1"})
+	g := traversal.New(graph.NewTraversals(client, truth.NewReader(storetest.New(t).Pool)))
+	_, err := g.Neighbors(t.Context(), traversal.OfRecord(key("a")), traversal.Filter{}, traversal.Page{})
+	require.ErrorIs(t, err, traversal.ErrUnavailable)
+	require.NotErrorIs(t, err, traversal.ErrDeadline)
+}
+
+// What a generation that was abandoned had is no answer.
+func TestQuestionsFollowTheGenerationInUse(t *testing.T) {
+	t.Parallel()
+	client, db := graphtest.New(t), storetest.New(t)
+	g := traversal.New(graph.NewTraversals(client, truth.NewReader(db.Pool)))
+	write(t, client, subgraph("a", 1, reference("a", "b")), subgraph("b", 1))
+	next, err := client.Beside("next")
+	require.NoError(t, err)
+	write(t, next, subgraph("a", 1, reference("a", "c"), reference("a", "d")), subgraph("c", 1))
+	count := func() int {
+		found, err := g.Neighbors(t.Context(), traversal.OfRecord(key("a")), traversal.Filter{}, traversal.Page{})
+		require.NoError(t, err)
+		return len(found.Neighbors)
+	}
+	require.Equal(t, 1, count())
+	require.NoError(t, client.Promote(t.Context(), "next"))
+	require.Equal(t, 2, count())
+	require.NoError(t, client.Abandon(t.Context()))
+	require.Equal(t, 2, count())
 }

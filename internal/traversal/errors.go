@@ -10,6 +10,9 @@ import (
 // [context.DeadlineExceeded].
 var ErrDeadline = fmt.Errorf("the graph was not traversed in time; ask for fewer hops or edge types: %w", context.DeadlineExceeded)
 
+// ErrUnavailable says that the store of the graph cannot be asked at present.
+var ErrUnavailable = errors.New("the graph is not available at present")
+
 // InvalidError says that a question makes no sense, and what to ask instead.
 type InvalidError struct {
 	Parameter string // limit, depth, edge_type, direction, cursor, …

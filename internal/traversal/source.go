@@ -3,6 +3,7 @@ package traversal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -90,7 +91,7 @@ const (
 	tries   = 3                // where the graph is replaced meanwhile
 )
 
-var errReplaced = errors.New("the graph was replaced again and again while it was read")
+var errReplaced = fmt.Errorf("%w: it was replaced again and again while it was read", ErrUnavailable)
 
 // ask runs a question in a view, and again where that was stale.
 func (g *Graph) ask(ctx context.Context, question func(context.Context, *reading) error) error {
@@ -129,7 +130,7 @@ const (
 	firstTime = time.Second     // in which a source with a fallback has to begin
 )
 
-var errSlow = errors.New("the store of the graph does not answer")
+var errSlow = fmt.Errorf("%w: its store does not answer", ErrUnavailable)
 
 // first asks the source, which must begin soon enough for the fallback to have time.
 func (g *Graph) first(ctx context.Context, question func(context.Context, *reading) error) (stale bool, err error) {
