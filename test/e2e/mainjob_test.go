@@ -78,7 +78,8 @@ const anyPath = "*"
 // ones, from its beginning and while it goes on, through all stores to the answers.
 func TestMainJob(t *testing.T) {
 	w := newWorld(t, simulate.Config{Seed: 3}, simulate.ServerConfig{})
-	d := deploy(t, w.upstream(), "LAYERS_FOREIGN_COLLECTIONS="+string(note))
+	d := deploy(t, w.upstream(), "LAYERS_FOREIGN_COLLECTIONS="+string(note),
+		"LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true") // every projection there is
 	s := &story{world: w, maker: fixture.New(3), letters: map[record.Key]letter{}}
 	s.begin()
 

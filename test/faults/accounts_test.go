@@ -145,7 +145,7 @@ func inEveryStore(t *testing.T, accounts int) (*lab, *rig.Process, *endpoints) {
 			a.write(did, simulate.Create(collection, syntax.RecordKey(fmt.Sprintf("of-each-%d", a.made)), value))
 		}
 	}
-	l := newLab(t, a, rig.OpenStores(t))
+	l := newLab(t, a, rig.OpenStores(t), "LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true")
 	ix := l.Indexer()
 	l.settled(ix)
 	return l, ix, newEndpoints(t, l.API())
