@@ -112,7 +112,6 @@ func partitions(c *catalog.Catalog) []store.Partition {
 		for _, l := range collection.Lists {
 			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
 		}
-		p.Lists = append(p.Lists, store.ListIndex{Optional: columns(collection.Filters())})
 		all = append(all, p)
 	}
 	return all

@@ -115,10 +115,6 @@ func partitions(c *catalog.Catalog) []store.Partition {
 				Repo: list.RepoRequired, Required: columns(list.Required), Optional: columns(list.Optional),
 			})
 		}
-		// REST lists a collection by any filter across all repositories.
-		if filters := collection.Filters(); len(filters) > 0 {
-			p.Lists = append(p.Lists, store.ListIndex{Optional: columns(filters)})
-		}
 		out = append(out, p)
 	}
 	return out
