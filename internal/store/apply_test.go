@@ -14,6 +14,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
 // everything is all that the store holds of records, references and repositories,
@@ -447,5 +448,31 @@ func (w *world) requireProjected(target record.Target, collection syntax.NSID) {
 	}
 	for k, version := range projected {
 		require.Negative(w.t, version, "%s is projected and not there", k)
+	}
+}
+
+// What the cursor has passed is on disk, whatever the server is set to; a stricter
+// setting stays.
+func TestWhatIsConfirmedIsOnDisk(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{"off": "on", "local": "on", "remote_apply": "remote_apply"} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			db := storetest.New(t, partitions...)
+			for _, statement := range []string{
+				"DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = " + setting + "', current_database()); END $do$",
+				"CREATE TABLE seen (setting text)",
+				`CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+					$$ BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$`,
+				"CREATE TRIGGER see BEFORE INSERT OR UPDATE ON cursor FOR EACH ROW EXECUTE FUNCTION see()",
+			} {
+				_, err := db.Pool.Exec(t.Context(), statement)
+				require.NoError(t, err, statement)
+			}
+			require.NoError(t, db.Writer(t, routes).Apply(t.Context(), store.Batch{Host: "relay", Cursor: 1}))
+			var seen string
+			require.NoError(t, db.Pool.QueryRow(t.Context(), "SELECT DISTINCT setting FROM seen").Scan(&seen))
+			require.Equal(t, want, seen)
+		})
 	}
 }

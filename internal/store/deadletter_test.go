@@ -135,3 +135,25 @@ func TestADeadLetterIsPutThroughAgainOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, rev(12), got.Rev, "overtaken")
 }
+
+// While a repository is out of step, what it will hold is not known: the fetch decides.
+func TestADeadLetterWaitsForItsRepository(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := key(alice, expressions, "a")
+	require.NoError(t, w.writer.Apply(t.Context(), store.Batch{
+		DeadLetters: []store.DeadLetter{invalid(k, 2)}, Repos: []store.RepoUpdate{w.state(alice, store.Desynchronized)},
+	}))
+	replay := put(k, 2)
+	replay.DeadLetter = w.letters(store.LetterFilter{})[0].ID
+	w.apply(replay)
+	_, err := w.reader.Get(t.Context(), k)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.Len(t, w.letters(store.LetterFilter{}), 1, "it is there still, to be put through again")
+
+	w.update("relay", w.state(alice, store.Synchronized))
+	w.apply(replay)
+	_, err = w.reader.Get(t.Context(), k)
+	require.NoError(t, err)
+	require.Empty(t, w.letters(store.LetterFilter{}))
+}
