@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -127,7 +126,7 @@ type running struct {
 }
 
 func (m *measurement) start(host *served, role string, args ...string) (*running, error) {
-	ports, err := freePorts(2)
+	ports, err := program.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -138,24 +137,6 @@ func (m *measurement) start(host *served, role string, args ...string) (*running
 	}
 	r.Process, err = program.Launch(m.program, m.environment(), args...)
 	return r, err
-}
-
-// freePorts are TCP ports of the loopback interface that nobody listens on.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
 }
 
 // index runs the indexer over the stream, to its end in every store.

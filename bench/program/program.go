@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,6 +148,24 @@ func Given(ctx context.Context, path string) (program string, remove func(), err
 		return "", nil, fmt.Errorf("build layers: %w\n%s", err, output)
 	}
 	return program, remove, nil
+}
+
+// FreePorts are TCP ports of the loopback interface that nobody listens on.
+func FreePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
 }
 
 // PeakMemory is the most that a process has had resident so far, in MiB; 0 where

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -50,7 +49,7 @@ func (t *tap) name() string {
 }
 
 func (t *tap) start(ctx context.Context) error {
-	ports, err := freePorts(2)
+	ports, err := program.FreePorts(2)
 	if err != nil {
 		return err
 	}
@@ -152,22 +151,4 @@ func (t *tap) drop() error {
 		return nil
 	}
 	return t.dropDatabase()
-}
-
-// freePorts are TCP ports of the loopback interface that nobody listens on.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/relations"
 )
 
 // visit is called with a record and its version.
@@ -75,34 +77,27 @@ func (r *run) only(following []*catalog.Collection, scan func(context.Context, v
 const page = 5000
 
 func (r *run) layers(ctx context.Context, fn visit) error {
-	for after := (record.Key{}); ; {
-		states, err := r.stores.Tables.ScanLayers(ctx, after, page)
-		if err != nil {
-			return err
-		}
-		for _, s := range states {
-			if err := fn(s.Key, s.Version); err != nil {
-				return err
-			}
-			after = s.Key
-		}
-		if len(states) < page {
-			return nil
-		}
-	}
+	return paged(ctx, r.stores.Tables.ScanLayers, func(s store.LayerState) error { return fn(s.Key, s.Version) },
+		func(s store.LayerState) record.Key { return s.Key })
 }
 
 func (r *run) relations(ctx context.Context, fn visit) error {
+	return paged(ctx, r.stores.Relations.Scan, func(s relations.State) error { return fn(s.Key, s.Version) },
+		func(s relations.State) record.Key { return s.Key })
+}
+
+// paged gives fn all that a scan gives in pages, each of which begins after a key.
+func paged[S any](ctx context.Context, scan func(context.Context, record.Key, int) ([]S, error), fn func(S) error, key func(S) record.Key) error {
 	for after := (record.Key{}); ; {
-		states, err := r.stores.Relations.Scan(ctx, after, page)
+		states, err := scan(ctx, after, page)
 		if err != nil {
 			return err
 		}
 		for _, s := range states {
-			if err := fn(s.Key, s.Version); err != nil {
+			if err := fn(s); err != nil {
 				return err
 			}
-			after = s.Key
+			after = key(s)
 		}
 		if len(states) < page {
 			return nil
