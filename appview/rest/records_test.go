@@ -66,9 +66,9 @@ func TestListsAgreeWithBruteForce(t *testing.T) {
 
 func filterOf(t *testing.T, c *catalog.Collection, name string) catalog.Filter {
 	t.Helper()
-	i := slices.IndexFunc(c.Filters(), func(f catalog.Filter) bool { return f.Name == name })
+	i := slices.IndexFunc(filters(c), func(f catalog.Filter) bool { return f.Name == name })
 	require.GreaterOrEqual(t, i, 0)
-	return c.Filters()[i]
+	return filters(c)[i]
 }
 
 func (w *world) expect(t *testing.T, rt *recordType, params url.Values) []string {

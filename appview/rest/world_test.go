@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -99,6 +100,21 @@ func handlerOf(queries *xrpc.Service, s *Service) http.Handler {
 	return e
 }
 
+// filters are the properties that any of a type's lists filters on, sorted by name.
+func filters(c *catalog.Collection) []catalog.Filter {
+	all := map[string]catalog.Filter{}
+	for _, l := range c.Lists {
+		for _, f := range slices.Concat(l.Required, l.Optional) {
+			all[f.Name] = f
+		}
+	}
+	var sorted []catalog.Filter
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		sorted = append(sorted, all[name])
+	}
+	return sorted
+}
+
 func partitions(c *catalog.Catalog) []store.Partition {
 	columns := func(filters []catalog.Filter) (columns []store.Column) {
 		for _, f := range filters {
@@ -177,7 +193,7 @@ func (w *world) fill(t *testing.T, c *catalog.Collection, n int) {
 	var members []*member
 	for i := range n {
 		given := map[string]any{}
-		for _, f := range c.Filters() {
+		for _, f := range filters(c) {
 			given[f.Name] = pick(rng, c, f)
 		}
 		if c.Schema.Property("createdAt") != nil {

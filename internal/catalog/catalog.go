@@ -15,7 +15,6 @@ package catalog
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -72,16 +71,6 @@ func (c *Catalog) Collection(nsid syntax.NSID) (*Collection, bool) {
 		}
 	}
 	return nil, false
-}
-
-// Filters are the properties that any of the collection's Lists filters on, sorted
-// by name.
-func (c *Collection) Filters() []Filter {
-	var all []Filter
-	for _, name := range slices.Sorted(maps.Keys(c.filters)) {
-		all = append(all, c.filters[name])
-	}
-	return all
 }
 
 // Queries are all queries of the lexicons, sorted by NSID.
