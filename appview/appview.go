@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/layers-pub/layers-appview/appview/rest"
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 )
 
@@ -40,6 +41,9 @@ type Config struct {
 	// default: then a client's address is the one it connects from.
 	TrustedProxies []netip.Prefix
 	RequestTimeout time.Duration // the longest that a request may wait for the stores; default 10 s
+	// Concurrency bounds how many requests of each group are worked on at a time;
+	// default [traffic.Concurrency].
+	Concurrency map[traffic.Group]int
 	// DrainDelay is how long a stopping server goes on to serve while /ready
 	// already answers 503, so that load balancers notice. Default: none.
 	DrainDelay time.Duration
@@ -94,7 +98,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("register metrics: %w", err), s.Close())
 	}
-	routes, err := s.routes(deps, identity, measures)
+	limits, err := traffic.NewLimits(cfg.Concurrency, deps.Metrics)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("register metrics: %w", err), s.Close())
+	}
+	routes, err := s.routes(deps, identity, measures, limits)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -117,6 +125,9 @@ func (c Config) withDefaults() Config {
 	c.Version = cmp.Or(c.Version, "dev")
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 15*time.Second)
+	if c.Concurrency == nil {
+		c.Concurrency = traffic.Concurrency
+	}
 	return c
 }
 
@@ -137,7 +148,7 @@ func (s *Server) Addr() string { return s.publicListener.Addr().String() }
 func (s *Server) MetricsAddr() string { return s.metricsConn.Addr().String() }
 
 // routes puts the middleware around every path that the public address has.
-func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, error) {
+func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Limits) (http.Handler, error) {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.Logger.SetOutput(discard{})
@@ -156,6 +167,7 @@ func (s *Server) routes(deps Deps, id identity, m *measures) (http.Handler, erro
 		middleware.BodyLimit(maxBody),
 		compressed(packAbove),
 		deadline(s.cfg.RequestTimeout, func(c echo.Context) bool { return deps.REST != nil && deps.REST.Streams(c) }),
+		admit(limits, groupsOf(deps.REST)),
 	)
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)

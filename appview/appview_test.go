@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -514,4 +515,44 @@ func TestClientAddressComesFromTrustedProxiesAlone(t *testing.T) {
 		req.Header.Set("X-Forwarded-For", c.forwarded)
 		require.Equal(t, c.want, clientAddress(c.trusted)(req), c.name)
 	}
+}
+
+func TestOverloadIsAnsweredAtOnceAndProbesAlways(t *testing.T) {
+	t.Parallel()
+	reading, release := make(chan struct{}, 64), make(chan struct{})
+	b := start(t, Config{Concurrency: map[traffic.Group]int{traffic.Records: 1}, RequestTimeout: time.Hour}, func(context.Context) error {
+		reading <- struct{}{}
+		<-release
+		return store.ErrNotFound
+	})
+	answered := make(chan int, 64)
+	ask := func() {
+		res, err := http.Get("http://" + b.Addr() + aGet)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = res.Body.Close()
+		answered <- res.StatusCode
+	}
+	go ask()
+	<-reading
+	for range 4 { // as many as may wait
+		go ask()
+	}
+	metric := func() string { return request(t, "GET", "http://"+b.MetricsAddr()+"/metrics", nil).body }
+	require.Eventually(t, func() bool { return strings.Contains(metric(), `layers_http_group_waiting{group="records"} 4`) }, time.Minute, time.Millisecond)
+
+	got := b.do(t, "GET", aGet)
+	require.Equal(t, http.StatusServiceUnavailable, got.status)
+	require.Equal(t, "ServiceUnavailable", got.errorName(t))
+	require.Equal(t, "1", got.header.Get("Retry-After"))
+	for _, path := range []string{"/health", "/ready", "/xrpc/_health", "/.well-known/did.json"} {
+		require.Equal(t, http.StatusOK, b.do(t, "GET", path).status, path)
+	}
+	close(release)
+	for range 5 {
+		require.Contains(t, []int{http.StatusBadRequest, http.StatusServiceUnavailable}, <-answered) // a slow machine may have let some wait for too long
+	}
+	require.Contains(t, metric(), `layers_http_overload_refused_total{group="records"}`)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/layers-pub/layers-appview/appview/rest"
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 )
 
@@ -110,6 +111,35 @@ func deadline(d time.Duration, streams func(echo.Context) bool) echo.MiddlewareF
 				err = errors.Join(err, ctx.Err())
 			}
 			return err
+		}
+	}
+}
+
+// groupsOf tells which group a request is of: routes that are neither XRPC methods nor
+// REST endpoints are never limited.
+func groupsOf(endpoints *rest.Service) func(echo.Context) traffic.Group {
+	return func(c echo.Context) traffic.Group {
+		if _, ok := xrpc.Method(c.Path()); ok {
+			return traffic.Records
+		}
+		if endpoints == nil {
+			return traffic.Open
+		}
+		return endpoints.Group(c)
+	}
+}
+
+// admit lets so many requests of each group be worked on at a time. Those that wait
+// do so within their deadline.
+func admit(limits *traffic.Limits, group func(echo.Context) traffic.Group) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			leave, err := limits.Enter(c.Request().Context(), group(c))
+			if err != nil {
+				return err
+			}
+			defer leave()
+			return next(c)
 		}
 	}
 }

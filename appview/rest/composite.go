@@ -5,6 +5,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
@@ -59,7 +60,7 @@ func (s *Service) compositeRoutes() []Route {
 
 func (s *Service) fullRoute(t *recordType) Route {
 	return Route{
-		Path: "/" + t.name + "/{uri}/full", ID: "full." + t.name, Tag: t.name,
+		Path: "/" + t.name + "/{uri}/full", ID: "full." + t.name, Tag: t.name, Group: traffic.References,
 		Summary: "One record of " + t.name + " with everything around it",
 		Description: "The record, what it refers to, the records of each type that refer to it (`referredBy`, sorted by repository and record key), and, under `included`, the values of what any of these refer to. " +
 			"A group with `more` goes on at `/references`.",

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -35,7 +36,7 @@ func (s *Service) memberRoutes() []Route {
 			Handler: s.members,
 		},
 		{
-			Path: "/expressions/{uri}/annotations", ID: "annotations", Tag: expression.name,
+			Path: "/expressions/{uri}/annotations", ID: "annotations", Tag: expression.name, Group: traffic.References,
 			Summary:     "The annotations of an expression, across its layers",
 			Description: "Layers newest first, each one's annotations in its order. U+0000 in texts is shown as U+FFFD here; the layer itself has it as it was written.",
 			Params: []Param{

@@ -14,7 +14,9 @@ import (
 	"context"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/labstack/echo/v4"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -59,8 +61,9 @@ type Service struct {
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
-	streams map[string]bool // patterns of routes that stream
-	slots   chan struct{}   // one for each stream that may be under way
+	streams map[string]bool          // patterns of routes that stream
+	groups  map[string]traffic.Group // by pattern
+	slots   chan struct{}            // one for each stream that may be under way
 }
 
 // New makes a service. It panics where rows of the table contradict each other.
@@ -68,8 +71,9 @@ func New(deps Deps) *Service {
 	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
-	s.streams, s.slots = map[string]bool{}, make(chan struct{}, mostStreams)
+	s.streams, s.groups, s.slots = map[string]bool{}, map[string]traffic.Group{}, make(chan struct{}, mostStreams)
 	for i := range s.routes {
+		s.groups[s.routes[i].Pattern()] = s.routes[i].Group
 		if s.routes[i].Stream {
 			s.streams[s.routes[i].Pattern()] = true
 		}
@@ -95,6 +99,15 @@ func (s *Service) table() []Route {
 
 // Routes is the table. Read it only.
 func (s *Service) Routes() []Route { return s.routes }
+
+// Group is what a request is limited with; [traffic.Open] for paths that the table
+// does not have.
+func (s *Service) Group(c echo.Context) traffic.Group {
+	if s.Streams(c) {
+		return traffic.Streams
+	}
+	return s.groups[c.Path()]
+}
 
 // typeOf finds the record type of a collection; nil for a foreign one.
 func (s *Service) typeOf(collection syntax.NSID) *recordType {

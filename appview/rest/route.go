@@ -2,10 +2,12 @@ package rest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 )
@@ -25,6 +27,9 @@ type Route struct {
 	// Stream is set where the answer is written as it is read, for as long as that
 	// takes; the handler sees to the time that it may take.
 	Stream bool
+	// Group is whom the route shares its limits with; by default that of its tag, and
+	// Records for the tags of record types.
+	Group traffic.Group
 
 	collection syntax.NSID // of the records that it lists, if any
 	endpoint   *xrpc.Endpoint
@@ -140,8 +145,22 @@ func prepared(table []Route) []Route {
 			query.Params = append(query.Params, p.Param)
 		}
 		r.endpoint = xrpc.NewEndpoint(query)
+		if r.Group == "" {
+			r.Group = groupOf(r)
+		}
 	}
 	return table
+}
+
+// groupOf is the group of a route that does not say.
+func groupOf(r *Route) traffic.Group {
+	if r.Stream {
+		return traffic.Streams
+	}
+	if group := traffic.Group(r.Tag); slices.Contains(traffic.Groups, group) {
+		return group
+	}
+	return traffic.Records
 }
 
 // check compares a route's path with its parameters.

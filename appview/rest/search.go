@@ -9,6 +9,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/query"
@@ -98,7 +99,7 @@ func languageParam(description string) Param {
 
 func (s *Service) completionRoute(t *recordType) Route {
 	return Route{
-		Path: "/" + t.name + "/autocomplete", ID: "complete." + t.name, Tag: t.name,
+		Path: "/" + t.name + "/autocomplete", ID: "complete." + t.name, Tag: t.name, Group: traffic.Complete,
 		Summary:     "Titles of " + t.name + " with words that begin so",
 		Description: "What is typed begins any word of the title; titles that begin with it come first, then the newest.",
 		Params:      []Param{Required(Text("q", "What was typed so far.", "yor")), Limit(query.MaxCompleted, 10)},

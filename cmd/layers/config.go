@@ -3,16 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/urfave/cli/v3"
+
+	"github.com/layers-pub/layers-appview/appview/traffic"
 )
 
 // config is every setting of the program. It is filled from flags, environment and
@@ -22,6 +26,10 @@ type config struct {
 	MetricsListen string
 	PublicURL     string
 	Proxies       []netip.Prefix
+	// RequestTime is how long a request may wait for the stores; Concurrency how many of
+	// each group may do so at a time, where it is not the default.
+	RequestTime time.Duration
+	Concurrency map[traffic.Group]int
 
 	Relays       []string
 	RelayQuiet   time.Duration
@@ -104,6 +112,8 @@ func serveFlags() []cli.Flag {
 		setting(categoryServe, "listen", "LAYERS_LISTEN", ":3000", "address of XRPC, REST, /health and /ready"),
 		setting(categoryServe, "public-url", "LAYERS_PUBLIC_URL", "", "the address under which clients reach this service; its host is the did:web (default: the listen address on localhost)"),
 		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
+		&cli.DurationFlag{Name: "request-timeout", Category: categoryServe, Value: 10 * time.Second, Sources: cli.EnvVars("LAYERS_REQUEST_TIMEOUT"), Usage: "how long a request may wait for the stores, which then stop working on it"},
+		setting(categoryServe, "concurrency", "LAYERS_CONCURRENCY", "", "how many requests of a group one process works on at a time, as search=64,graph=32; the rest waits shortly, or is answered 503"),
 	}
 }
 
@@ -201,6 +211,8 @@ func readConfig(command *cli.Command) (config, error) {
 		MetricsListen: r.address("metrics-listen"),
 		PublicURL:     r.url("public-url", "http", "https"),
 		Proxies:       r.prefixes("trusted-proxies"),
+		RequestTime:   command.Duration("request-timeout"),
+		Concurrency:   r.concurrency("concurrency"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
 		RelayMaxWait:  command.Duration("relay-max-wait"),
@@ -337,6 +349,21 @@ func (r *configReader) directories(flag string) []string {
 		}
 	}
 	return dirs
+}
+
+// concurrency are the defaults with what the flag says in their place.
+func (r *configReader) concurrency(flag string) map[traffic.Group]int {
+	out := maps.Clone(traffic.Concurrency)
+	for _, item := range r.list(flag) {
+		name, text, _ := strings.Cut(item, "=")
+		n, err := strconv.Atoi(text)
+		if _, ok := out[traffic.Group(name)]; !ok || err != nil || n < 1 {
+			r.fail(flag, "%q is not group=number, with a group of %s", item, slices.Sorted(maps.Keys(out)))
+			continue
+		}
+		out[traffic.Group(name)] = n
+	}
+	return out
 }
 
 // collections are NSIDs, or all below one: app.bsky.*

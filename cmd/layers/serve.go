@@ -34,6 +34,11 @@ import (
 // fewer, requests wait for a connection; with more, for the server.
 const apiConns = 16
 
+// statementGrace is how long PostgreSQL lets a statement of the API run beyond the
+// time that a request has. Requests cancel theirs in the server when they end; this is
+// for those of a process that has gone.
+const statementGrace = 5 * time.Second
+
 func apiCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "api",
@@ -46,7 +51,7 @@ func apiCommand() *cli.Command {
 				return err
 			}
 			collectLess()
-			pool := store.Config{URL: cfg.DatabaseURL, MaxConns: apiConns, ReadOnly: true, Name: "layers api"}
+			pool := store.Config{URL: cfg.DatabaseURL, MaxConns: apiConns, ReadOnly: true, Name: "layers api", StatementTime: cfg.RequestTime + statementGrace}
 			if cfg.ReplicaURL != "" {
 				pool.URL = cfg.ReplicaURL
 			}
@@ -193,7 +198,7 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
-		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain,
+		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
 	}, appview.Deps{XRPC: queries, REST: p.rest(queries), Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)

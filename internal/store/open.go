@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,9 @@ type Config struct {
 	// ReadOnly makes every transaction of the pool read-only and drops the login's
 	// rights to those of [ReaderRole] where it is a member.
 	ReadOnly bool
+	// StatementTime ends any statement that takes longer, also one whose client is gone
+	// without a word; 0 for none.
+	StatementTime time.Duration
 	// Name is shown as application_name in pg_stat_activity.
 	Name string
 }
@@ -43,6 +47,9 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	if cfg.Name != "" {
 		pc.ConnConfig.RuntimeParams["application_name"] = cfg.Name
+	}
+	if cfg.StatementTime > 0 {
+		pc.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cfg.StatementTime.Milliseconds(), 10)
 	}
 	pc.ConnConfig.BuildContextWatcherHandler = cancelInServer
 	if cfg.ReadOnly {
