@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 // limits are what each part can do with nothing around it, a second: the same work
@@ -25,7 +27,7 @@ type limits struct {
 const sample = 20_000
 
 // measureLimits uses what a measurement has left in the stores.
-func measureLimits(ctx context.Context, s *scratch, program string) (*limits, error) {
+func measureLimits(ctx context.Context, s *scratch.Stores, program string) (*limits, error) {
 	l := &limits{}
 	var err error
 	if l.Signatures, err = signatureRate(time.Second); err != nil {
@@ -69,8 +71,8 @@ func signatureRate(d time.Duration) (float64, error) {
 const copyBatch = 1000
 
 // copyRate copies rows into a second database with the same partitions and indexes.
-func copyRate(ctx context.Context, s *scratch, program string) (float64, error) {
-	rows, err := s.database.Query(ctx, `
+func copyRate(ctx context.Context, s *scratch.Stores, program string) (float64, error) {
+	rows, err := s.Database.Query(ctx, `
 		SELECT version, sort_key, indexed_at, created_at, collection, did, rkey, cid, rev, filter::text, value::text
 		FROM records ORDER BY version LIMIT $1`, sample)
 	if err != nil {
@@ -80,7 +82,7 @@ func copyRate(ctx context.Context, s *scratch, program string) (float64, error) 
 	if err != nil {
 		return 0, err
 	}
-	address, err := s.makeDatabase(ctx, s.databaseName()+"_bare")
+	address, err := s.MakeDatabase(ctx, s.DatabaseName()+"_bare")
 	if err != nil {
 		return 0, err
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
+
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 // unwindRows is how many rows a statement takes, as many as the indexer's.
@@ -15,18 +17,18 @@ const unwindRows = 500
 
 // subgraphRate writes nodes and edges of a measurement once more, under a label of
 // their own with a constraint like the original's, without versions or guards.
-func subgraphRate(ctx context.Context, s *scratch) (rate float64, err error) {
+func subgraphRate(ctx context.Context, s *scratch.Stores) (rate float64, err error) {
 	auth := neo4j.NoAuth()
-	if s.neo4jUser != "" {
-		auth = neo4j.BasicAuth(s.neo4jUser, s.neo4jPassword, "")
+	if s.Neo4jUser != "" {
+		auth = neo4j.BasicAuth(s.Neo4jUser, s.Neo4jPassword, "")
 	}
-	driver, err := neo4j.NewDriverWithContext(s.neo4j, auth)
+	driver, err := neo4j.NewDriverWithContext(s.Neo4j, auth)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, driver.Close(context.WithoutCancel(ctx))) }()
-	g := bareGraph{driver: driver, label: "Bare" + s.databaseName()}
-	nodes, edges, err := g.read(ctx, "~"+s.name+"/")
+	g := bareGraph{driver: driver, label: "Bare" + s.DatabaseName()}
+	nodes, edges, err := g.read(ctx, "~"+s.Name+"/")
 	if err != nil {
 		return 0, err
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 // elastic speaks to Elasticsearch with no client in between.
@@ -48,13 +50,13 @@ const (
 
 // documentRate writes the documents of a measurement once more, into indexes with
 // the same mappings.
-func documentRate(ctx context.Context, s *scratch) (float64, error) {
-	e := elastic{s.elasticsearch}
-	copies, err := e.copyIndexes(ctx, s.name)
+func documentRate(ctx context.Context, s *scratch.Stores) (float64, error) {
+	e := elastic{s.Elasticsearch}
+	copies, err := e.copyIndexes(ctx, s.Name)
 	if err != nil {
 		return 0, err
 	}
-	bodies, n, err := e.bulks(ctx, s.name, copies)
+	bodies, n, err := e.bulks(ctx, s.Name, copies)
 	if err != nil {
 		return 0, err
 	}

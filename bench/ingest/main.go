@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/program"
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 type options struct {
@@ -62,7 +63,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	servers, err := serversFromEnvironment()
+	servers, err := scratch.Find(scratch.PostgreSQL, scratch.Redis, scratch.Elasticsearch, scratch.Neo4j)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 // bench is one run of this program.
 type bench struct {
 	options
-	servers servers
+	servers scratch.Servers
 	watch   storeProcesses
 	warmUp  recording
 	limits  *limits // measured once, after the first run that has filled all stores
@@ -131,11 +132,11 @@ func (b *bench) measureStream(ctx context.Context, name string) (stream, error) 
 
 // measure makes one run in a fresh part of the stores.
 func (b *bench) measure(ctx context.Context, recorded recording, mode string) (result, error) {
-	fresh, err := openScratch(ctx, b.servers)
+	fresh, err := scratch.Open(ctx, b.servers)
 	if err != nil {
 		return result{}, err
 	}
-	m := &measurement{bench: b, scratch: fresh, recording: recorded, result: result{Mode: mode}}
+	m := &measurement{bench: b, Stores: fresh, recording: recorded, result: result{Mode: mode}}
 	switch mode {
 	case alone, apart, together:
 		err = m.run(ctx)
@@ -146,5 +147,5 @@ func (b *bench) measure(ctx context.Context, recorded recording, mode string) (r
 		b.say("bare limits")
 		b.limits, err = measureLimits(ctx, fresh, b.program)
 	}
-	return m.result, errors.Join(err, fresh.drop())
+	return m.result, errors.Join(err, fresh.Drop())
 }

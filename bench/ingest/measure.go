@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/program"
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 // The modes of a measurement.
@@ -40,7 +41,7 @@ type result struct {
 // measurement is one run in a fresh part of the stores.
 type measurement struct {
 	*bench
-	*scratch
+	*scratch.Stores
 	recording recording
 	result    result
 }
@@ -55,7 +56,7 @@ func (m *measurement) run(ctx context.Context) error {
 		return fmt.Errorf("warming up: %w", err)
 	}
 	// What earlier measurements left in PostgreSQL's memory is written now, not meanwhile.
-	if _, err := m.database.Exec(ctx, "CHECKPOINT"); err != nil {
+	if _, err := m.Database.Exec(ctx, "CHECKPOINT"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	host, err := m.serve(ctx, m.recording)
@@ -135,7 +136,7 @@ func (m *measurement) start(host *served, role string, args ...string) (*running
 	if role == "indexer" {
 		args = append(args, "--relay-url", host.relay)
 	}
-	r.Process, err = program.Launch(m.program, m.environment(), args...)
+	r.Process, err = program.Launch(m.program, m.Environment(), args...)
 	return r, err
 }
 
@@ -220,7 +221,7 @@ func (m *measurement) untilApplied(ctx context.Context, ix *running, host *serve
 func (m *measurement) untilProjected(ctx context.Context, workers *running, began time.Time) (map[string]float64, error) {
 	done := map[string]float64{}
 	for {
-		waiting, err := m.waiting(ctx)
+		waiting, err := m.Waiting(ctx)
 		if err == nil {
 			err = workers.Alive()
 		}

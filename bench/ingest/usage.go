@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 // What processes use is read from /proc; where there is none, as on macOS, the
@@ -24,9 +26,9 @@ const ticks = 100
 type storeProcesses map[string]int
 
 // findStores finds the stores that run natively on this machine.
-func findStores(on servers) storeProcesses {
+func findStores(on scratch.Servers) storeProcesses {
 	found := storeProcesses{}
-	for name, address := range map[string]string{"postgresql": on.database, "redis": on.redis, "elasticsearch": on.elasticsearch, "neo4j": on.neo4j} {
+	for name, address := range map[string]string{"postgresql": on.PostgreSQL, "redis": on.Redis, "elasticsearch": on.Elasticsearch, "neo4j": on.Neo4j} {
 		u, err := url.Parse(address)
 		if err != nil {
 			continue

@@ -21,6 +21,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 type options struct {
@@ -68,12 +70,15 @@ func bench(ctx context.Context, o options, out io.Writer) (err error) {
 		return errors.New("expected -database-url, DATABASE_URL or LAYERS_TEST_DATABASE_URL")
 	}
 	if o.url == "" {
-		scratch, drop, err := makeScratch(ctx, o.database, o.records)
+		stores, err := scratch.Open(ctx, scratch.Servers{PostgreSQL: o.database})
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, drop()) }()
-		o.database = scratch
+		defer func() { err = errors.Join(err, stores.Drop()) }()
+		o.database = stores.DatabaseURL
+		if err := fill(ctx, o.database, o.records); err != nil {
+			return err
+		}
 		address, end, err := startAPI(ctx, o)
 		if err != nil {
 			return err

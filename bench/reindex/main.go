@@ -129,7 +129,7 @@ func (b *bench) measure(ctx context.Context, name string, targets []record.Targe
 	if err := load.stop(); err != nil {
 		return err
 	}
-	report, err := reconcile.Run(ctx, b.world.stores(), reconcile.Options{Targets: targets})
+	report, err := reconcile.Run(ctx, b.world.compared(), reconcile.Options{Targets: targets})
 	if err != nil {
 		return err
 	}

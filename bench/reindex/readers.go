@@ -102,7 +102,7 @@ func (l *load) serve(ctx context.Context) error {
 		return err
 	}
 	l.base = "http://" + address
-	env := append(os.Environ(), "DATABASE_URL="+l.world.url, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
+	env := append(os.Environ(), "DATABASE_URL="+l.world.DatabaseURL, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
 	if l.process, err = program.Launch(path, env, "api"); err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (l *load) askSearch(ctx context.Context, key record.Key) error {
 			} `json:"hits"`
 		} `json:"hits"`
 	}
-	address := os.Getenv("LAYERS_TEST_ELASTICSEARCH_URL") + "/" + l.world.search.Alias(key.Collection) + "/_search"
+	address := l.world.Elasticsearch + "/" + l.world.search.Alias(key.Collection) + "/_search"
 	if err := fetch(ctx, address, question, &got); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (w *world) measureCPU(further map[int]string) *meter {
 	}
 	maps.Copy(m.roots, further)
 	for name, address := range map[string]string{
-		"PostgreSQL": w.admin, "Elasticsearch": os.Getenv("LAYERS_TEST_ELASTICSEARCH_URL"), "Neo4j": os.Getenv("LAYERS_TEST_NEO4J_URL"),
+		"PostgreSQL": w.PostgreSQL, "Elasticsearch": w.Elasticsearch, "Neo4j": w.Neo4j,
 	} {
 		if u, err := url.Parse(address); err == nil {
 			if pid := listener(u.Port()); pid != 0 {

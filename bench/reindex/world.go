@@ -6,18 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/multiformats/go-multihash"
 
+	"github.com/layers-pub/layers-appview/bench/scratch"
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -30,54 +27,37 @@ import (
 
 // world is a part of each store, and what PostgreSQL has in it.
 type world struct {
-	admin, name string
-	url         string
-	catalog     *catalog.Catalog
-	routes      store.Routes
-	pool        *pgxpool.Pool
-	search      *search.Client
-	graph       *graph.Client
-	searchable  map[syntax.NSID]bool
-	keys        []record.Key
-	cids        map[record.Key]syntax.CID
+	*scratch.Stores
+	catalog    *catalog.Catalog
+	routes     store.Routes
+	pool       *pgxpool.Pool
+	search     *search.Client
+	graph      *graph.Client
+	searchable map[syntax.NSID]bool
+	keys       []record.Key
+	cids       map[record.Key]syntax.CID
 }
 
 func openWorld(ctx context.Context) (*world, error) {
-	w := &world{
-		admin: os.Getenv("LAYERS_TEST_DATABASE_URL"), name: "bench-" + strings.ToLower(rand.Text())[:12],
-		routes: store.Routes{}, cids: map[record.Key]syntax.CID{}, searchable: map[syntax.NSID]bool{},
+	servers, err := scratch.Find(scratch.PostgreSQL, scratch.Elasticsearch, scratch.Neo4j)
+	if err != nil {
+		return nil, err
 	}
+	stores, err := scratch.Open(ctx, servers)
+	if err != nil {
+		return nil, err
+	}
+	w := &world{Stores: stores, routes: store.Routes{}, cids: map[record.Key]syntax.CID{}, searchable: map[syntax.NSID]bool{}}
 	if err := w.open(ctx); err != nil {
 		return nil, errors.Join(err, w.drop())
 	}
 	return w, nil
 }
 
-func (w *world) database() string { return strings.ReplaceAll(w.name, "-", "_") }
-
-func (w *world) administer(ctx context.Context, statement string) error {
-	conn, err := pgx.Connect(ctx, w.admin)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, statement)
-	return err
-}
-
 func (w *world) open(ctx context.Context) (err error) {
 	if w.catalog, err = catalog.Load(); err != nil {
 		return err
 	}
-	if err := w.administer(ctx, "CREATE DATABASE "+w.database()); err != nil {
-		return err
-	}
-	u, err := url.Parse(w.admin)
-	if err != nil {
-		return err
-	}
-	u.Path = "/" + w.database()
-	w.url = u.String()
 	var partitions []store.Partition
 	var mappings []search.Mapping
 	for _, c := range w.catalog.Collections() {
@@ -89,20 +69,20 @@ func (w *world) open(ctx context.Context) (err error) {
 		}
 	}
 	logger := slog.New(slog.DiscardHandler)
-	if err := store.Migrate(ctx, w.url, partitions, logger); err != nil {
+	if err := store.Migrate(ctx, w.DatabaseURL, partitions, logger); err != nil {
 		return err
 	}
-	if w.pool, err = store.Open(ctx, store.Config{URL: w.url, MaxConns: 16}); err != nil {
+	if w.pool, err = store.Open(ctx, store.Config{URL: w.DatabaseURL, MaxConns: 16}); err != nil {
 		return err
 	}
-	if w.search, err = search.Open(search.Config{URLs: []string{os.Getenv("LAYERS_TEST_ELASTICSEARCH_URL")}, Prefix: w.name}); err != nil {
+	if w.search, err = search.Open(search.Config{URLs: []string{w.Elasticsearch}, Prefix: w.Name}); err != nil {
 		return err
 	}
 	if _, err = w.search.Ensure(ctx, mappings); err != nil {
 		return err
 	}
 	w.graph, err = graph.Open(graph.Config{
-		URL: os.Getenv("LAYERS_TEST_NEO4J_URL"), User: os.Getenv("LAYERS_TEST_NEO4J_USER"), Password: os.Getenv("LAYERS_TEST_NEO4J_PASSWORD"), Space: w.name,
+		URL: w.Neo4j, User: w.Neo4jUser, Password: w.Neo4jPassword, Space: w.Name,
 	})
 	if err != nil {
 		return err
@@ -164,7 +144,7 @@ func (w *world) change(planned fixture.Planned) (store.Change, error) {
 	}, nil
 }
 
-func (w *world) stores() reconcile.Stores {
+func (w *world) compared() reconcile.Stores {
 	return reconcile.Stores{
 		Catalog: w.catalog, Records: store.NewReader(w.pool), Outbox: store.NewOutbox(w.pool), Tables: store.NewTables(w.pool),
 		Search: w.search, Graph: w.graph,
@@ -172,17 +152,16 @@ func (w *world) stores() reconcile.Stores {
 }
 
 func (w *world) drop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	var errs []error
 	if w.search != nil {
-		errs = append(errs, w.search.Drop(ctx))
+		errs = append(errs, w.search.Close(ctx))
 	}
 	if w.graph != nil {
-		errs = append(errs, w.graph.Wipe(ctx), w.graph.Close(ctx))
+		errs = append(errs, w.graph.Close(ctx))
 	}
 	if w.pool != nil {
 		w.pool.Close()
 	}
-	return errors.Join(append(errs, w.administer(ctx, "DROP DATABASE IF EXISTS "+w.database()+" WITH (FORCE)"))...)
+	return errors.Join(append(errs, w.Drop())...)
 }

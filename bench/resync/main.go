@@ -11,20 +11,18 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/layers-pub/layers-appview/bench/program"
+	"github.com/layers-pub/layers-appview/bench/scratch"
 )
 
 type options struct {
@@ -49,6 +47,10 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
+	servers, err := scratch.Find(scratch.PostgreSQL, scratch.Redis)
+	if err != nil {
+		return err
+	}
 	var remove func()
 	if o.program, remove, err = program.Given(ctx, o.program); err != nil {
 		return err
@@ -63,25 +65,26 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer h.server.Close()
-	db, err := openDatabase(ctx)
+	stores, err := scratch.Open(ctx, servers)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.drop()) }()
-	return (&measurement{options: o, archives: of, host: h, database: db}).run(ctx)
+	defer func() { err = errors.Join(err, stores.Drop()) }()
+	return (&measurement{options: o, archives: of, host: h, Stores: stores}).run(ctx)
 }
 
 type measurement struct {
 	options
 	archives archives
 	host     *host
-	database *database
+	*scratch.Stores
 }
 
 func (m *measurement) run(ctx context.Context) (err error) {
-	environment := append(append(os.Environ(), m.host.environment()...), "DATABASE_URL="+m.database.url, "REDIS_URL="+os.Getenv("LAYERS_TEST_REDIS_URL"))
+	environment := append(m.Environment(), m.host.environment()...)
 	m.show(false)
-	ix, err := program.Launch(m.program, environment, "indexer", "--no-workers")
+	// With its workers, as a million rows that nobody takes from the outbox would stop it.
+	ix, err := program.Launch(m.program, environment, "indexer")
 	if err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (m *measurement) show(edited bool) {
 // measure waits until the index holds a state, and prints how long that took.
 func (m *measurement) measure(ctx context.Context, ix *program.Process, want state, name string, began time.Time) error {
 	for {
-		rev, sync, err := m.database.repo(ctx)
+		rev, sync, err := m.repo(ctx)
 		if err != nil {
 			return err
 		}
@@ -135,7 +138,7 @@ func (m *measurement) measure(ctx context.Context, ix *program.Process, want sta
 	if m.host.asked.Load() == 0 {
 		return errors.New("the repository was never asked for")
 	}
-	records, changed, err := m.database.count(ctx)
+	records, changed, err := m.count(ctx)
 	if err != nil {
 		return err
 	}
@@ -146,61 +149,15 @@ func (m *measurement) measure(ctx context.Context, ix *program.Process, want sta
 	return nil
 }
 
-// database is one of this benchmark's own.
-type database struct {
-	server, name, url string
-}
-
-func openDatabase(ctx context.Context) (*database, error) {
-	server := os.Getenv("LAYERS_TEST_DATABASE_URL")
-	if server == "" || os.Getenv("LAYERS_TEST_REDIS_URL") == "" {
-		return nil, errors.New("LAYERS_TEST_DATABASE_URL and LAYERS_TEST_REDIS_URL are not set; run it as go run ./test/stores -only postgres,redis -- go run ./bench/resync")
+func (m *measurement) repo(ctx context.Context) (rev, sync string, err error) {
+	err = m.Database.QueryRow(ctx, "SELECT rev, sync FROM repos WHERE did = $1", account).Scan(&rev, &sync)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", nil
 	}
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, fmt.Errorf("the database's URL: %w", err)
-	}
-	d := &database{server: server, name: "bench_" + strings.ToLower(rand.Text())[:12]}
-	u.Path = "/" + d.name
-	d.url = u.String()
-	return d, d.on(ctx, d.server, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "CREATE DATABASE "+d.name)
-		return err
-	})
-}
-
-func (d *database) on(ctx context.Context, address string, do func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		return fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return do(conn)
-}
-
-func (d *database) repo(ctx context.Context) (rev, sync string, err error) {
-	err = d.on(ctx, d.url, func(conn *pgx.Conn) error {
-		err := conn.QueryRow(ctx, "SELECT rev, sync FROM repos WHERE did = $1", account).Scan(&rev, &sync)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
 	return rev, sync, err
 }
 
-func (d *database) count(ctx context.Context) (records, changed int, err error) {
-	err = d.on(ctx, d.url, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE value ->> 'text' LIKE '%put right%') FROM records").Scan(&records, &changed)
-	})
+func (m *measurement) count(ctx context.Context) (records, changed int, err error) {
+	err = m.Database.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE value ->> 'text' LIKE '%put right%') FROM records").Scan(&records, &changed)
 	return records, changed, err
-}
-
-func (d *database) drop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	return d.on(ctx, d.server, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "DROP DATABASE "+d.name+" WITH (FORCE)")
-		return err
-	})
 }

@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -14,32 +11,32 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/layers-pub/layers-appview/bench/program"
+	"github.com/layers-pub/layers-appview/bench/scratch"
 	"github.com/layers-pub/layers-appview/internal/simulate"
 )
 
 // layers is the line of `layers indexer`, without workers.
 type layers struct {
-	network  *network
-	program  string
-	database *database
-	process  *program.Process
+	network *network
+	program string
+	stores  *scratch.Stores
+	process *program.Process
 }
 
 func newLayers(ctx context.Context, o options, n *network) (follower, error) {
-	d, err := openDatabase(ctx)
+	s, err := openStores(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &layers{network: n, program: o.program, database: d}, nil
+	return &layers{network: n, program: o.program, stores: s}, nil
 }
 
 func (*layers) name() string { return "layers" }
 
 func (l *layers) start(context.Context) (err error) {
-	env := append(os.Environ(), "DATABASE_URL="+l.database.url, "REDIS_URL="+os.Getenv("LAYERS_TEST_REDIS_URL"),
+	env := append(l.stores.Environment(),
 		"LAYERS_RELAY_URL="+l.network.server.RelayURL(), "LAYERS_PLC_URL="+l.network.server.URL(), "LAYERS_ALLOW_PRIVATE_HOSTS=true",
 		"LAYERS_LISTEN=127.0.0.1:0", "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
 	l.process, err = program.Launch(l.program, env, "indexer", "--no-workers")
@@ -54,7 +51,7 @@ func (l *layers) caughtUp(ctx context.Context, _ int) (bool, error) {
 		return false, err
 	}
 	var seq int64
-	err := l.database.pool.QueryRow(ctx, "SELECT coalesce(max(seq), 0) FROM cursor").Scan(&seq)
+	err := l.stores.Database.QueryRow(ctx, "SELECT coalesce(max(seq), 0) FROM cursor").Scan(&seq)
 	if err != nil {
 		return false, fmt.Errorf("read the cursor: %w", err)
 	}
@@ -65,7 +62,7 @@ func (l *layers) compare(ctx context.Context) error {
 	if err := l.process.Alive(); err != nil {
 		return err
 	}
-	rows, err := l.database.pool.Query(ctx, "SELECT did, rev FROM repos WHERE sync = 'synchronized'")
+	rows, err := l.stores.Database.Query(ctx, "SELECT did, rev FROM repos WHERE sync = 'synchronized'")
 	if err != nil {
 		return fmt.Errorf("read repositories: %w", err)
 	}
@@ -84,7 +81,7 @@ func (l *layers) compare(ctx context.Context) error {
 	for range l.network.world.Records(simulate.View{}) {
 		want++
 	}
-	err = l.database.pool.QueryRow(ctx, "SELECT (SELECT count(*) FROM records) + (SELECT count(*) FROM dead_letters)").Scan(&records)
+	err = l.stores.Database.QueryRow(ctx, "SELECT (SELECT count(*) FROM records) + (SELECT count(*) FROM dead_letters)").Scan(&records)
 	if err == nil && records != want {
 		err = fmt.Errorf("%d records are indexed, the network has %d", records, want)
 	}
@@ -93,50 +90,14 @@ func (l *layers) compare(ctx context.Context) error {
 
 func (l *layers) used() time.Duration { return cpu(l.process.PID()) }
 
-func (l *layers) drop() error { return l.database.drop() }
+func (l *layers) drop() error { return l.stores.Drop() }
 
-// database is one of this benchmark's own.
-type database struct {
-	server, name, url string
-	pool              *pgxpool.Pool
-}
-
-func openDatabase(ctx context.Context) (*database, error) {
-	server := os.Getenv("LAYERS_TEST_DATABASE_URL")
-	if server == "" || os.Getenv("LAYERS_TEST_REDIS_URL") == "" {
-		return nil, errors.New("LAYERS_TEST_DATABASE_URL and LAYERS_TEST_REDIS_URL are not set; run it as go run ./test/stores -only postgres,redis -- go run ./bench/tap")
-	}
-	u, err := url.Parse(server)
+func openStores(ctx context.Context) (*scratch.Stores, error) {
+	servers, err := scratch.Find(scratch.PostgreSQL, scratch.Redis)
 	if err != nil {
-		return nil, fmt.Errorf("the database's URL: %w", err)
-	}
-	d := &database{server: server, name: "bench_" + strings.ToLower(rand.Text())[:12]}
-	u.Path = "/" + d.name
-	d.url = u.String()
-	if err := d.administer(ctx, "CREATE DATABASE "+d.name); err != nil {
 		return nil, err
 	}
-	if d.pool, err = pgxpool.New(ctx, d.url); err != nil {
-		return nil, errors.Join(err, d.administer(ctx, "DROP DATABASE "+d.name))
-	}
-	return d, nil
-}
-
-func (d *database) administer(ctx context.Context, statement string) error {
-	conn, err := pgx.Connect(ctx, d.server)
-	if err != nil {
-		return fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, statement)
-	return err
-}
-
-func (d *database) drop() error {
-	d.pool.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	return d.administer(ctx, "DROP DATABASE "+d.name+" WITH (FORCE)")
+	return scratch.Open(ctx, servers)
 }
 
 // cpu is the time that a process has used so far; 0 where there is no /proc to tell.

@@ -36,11 +36,11 @@ func newTap(_ context.Context, o options, n *network, database string, dropDatab
 }
 
 func newTapOnPostgres(ctx context.Context, o options, n *network) (follower, error) {
-	d, err := openDatabase(ctx)
+	s, err := openStores(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newTap(ctx, o, n, d.url, d.drop)
+	return newTap(ctx, o, n, s.DatabaseURL, s.Drop)
 }
 
 func (t *tap) name() string {

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-	"github.com/jackc/pgx/v5"
 	"github.com/multiformats/go-multihash"
 
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -27,38 +22,8 @@ const (
 	batch        = 5000 // records a transaction
 )
 
-// makeScratch makes a database with that many expressions, spread evenly over the
-// repositories. It returns its URL and what drops it again.
-func makeScratch(ctx context.Context, admin string, records int) (address string, drop func() error, err error) {
-	name := "layers_bench_" + strings.ToLower(rand.Text())
-	if err := execute(ctx, admin, "CREATE DATABASE "+name); err != nil {
-		return "", nil, fmt.Errorf("make a scratch database: %w", err)
-	}
-	drop = func() error {
-		return execute(context.WithoutCancel(ctx), admin, "DROP DATABASE "+name+" WITH (FORCE)")
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, drop())
-		}
-	}()
-	u, err := url.Parse(admin)
-	if err != nil {
-		return "", nil, fmt.Errorf("parse the database URL: %w", err)
-	}
-	u.Path = "/" + name
-	return u.String(), drop, fill(ctx, u.String(), records)
-}
-
-func execute(ctx context.Context, address, statement string) error {
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		return err
-	}
-	_, err = conn.Exec(ctx, statement)
-	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
-}
-
+// fill makes that many expressions in an empty database, spread evenly over the
+// repositories.
 func fill(ctx context.Context, address string, records int) error {
 	c, err := catalog.Load()
 	if err != nil {
@@ -89,7 +54,8 @@ func fill(ctx context.Context, address string, records int) error {
 			return err
 		}
 	}
-	return execute(ctx, address, "VACUUM ANALYZE")
+	_, err = pool.Exec(ctx, "VACUUM ANALYZE")
+	return err
 }
 
 // partitions are those that the catalog's lists need.
