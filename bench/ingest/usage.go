@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/scratch"
+	measured "github.com/layers-pub/layers-appview/bench/usage"
 )
 
 // What processes use is read from /proc; where there is none, as on macOS, the
@@ -29,56 +28,11 @@ type storeProcesses map[string]int
 func findStores(on scratch.Servers) storeProcesses {
 	found := storeProcesses{}
 	for name, address := range map[string]string{"postgresql": on.PostgreSQL, "redis": on.Redis, "elasticsearch": on.Elasticsearch, "neo4j": on.Neo4j} {
-		u, err := url.Parse(address)
-		if err != nil {
-			continue
-		}
-		if pid := listener(u.Port()); pid != 0 {
+		if pid := measured.Listener(address); pid != 0 {
 			found[name] = pid
 		}
 	}
 	return found
-}
-
-// listener is the process that listens on a TCP port, or 0.
-func listener(port string) int {
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return 0
-	}
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		raw, err := os.ReadFile(table)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(raw)) {
-			f := strings.Fields(line)
-			const listening = "0A"
-			if len(f) > 9 && f[3] == listening && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {
-				if pid := owner("socket:[" + f[9] + "]"); pid != 0 {
-					return pid
-				}
-			}
-		}
-	}
-	return 0
-}
-
-// owner is the first process that has a file open. Of a server that forks, as
-// PostgreSQL, that is the parent.
-func owner(file string) int {
-	opened, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	var pids []int
-	for _, fd := range opened {
-		if target, err := os.Readlink(fd); err == nil && target == file {
-			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-			pids = append(pids, pid)
-		}
-	}
-	if len(pids) == 0 {
-		return 0
-	}
-	return slices.Min(pids)
 }
 
 // usage is CPU time in seconds, counted from some point in the past.

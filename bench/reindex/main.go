@@ -10,7 +10,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
@@ -21,10 +20,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/layers-pub/layers-appview/bench/scratch"
+	"github.com/layers-pub/layers-appview/bench/usage"
+	"github.com/layers-pub/layers-appview/bench/world"
 	"github.com/layers-pub/layers-appview/indexer/rebuild"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/record"
-	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 func main() {
@@ -52,19 +53,23 @@ type bench struct {
 	records, readers int
 	rate             float64
 	only, profile    string
-	world            *world
+	world            *world.World
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if b.world, err = openWorld(ctx); err != nil {
+	servers, err := scratch.Find(scratch.PostgreSQL, scratch.Elasticsearch, scratch.Neo4j)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.world.drop()) }()
+	if b.world, err = world.Open(ctx, servers); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.world.Drop()) }()
 	began := time.Now()
-	if err := b.world.fill(ctx, b.records); err != nil {
+	if err := b.world.Fill(ctx, b.records, nil); err != nil {
 		return err
 	}
-	fmt.Printf("%d records written to PostgreSQL in %s\n", len(b.world.cids), time.Since(began).Round(time.Second))
+	fmt.Printf("%d records written to PostgreSQL in %s\n", len(b.world.CIDs), time.Since(began).Round(time.Second))
 	for _, name := range strings.Split(b.only, ",") {
 		targets := map[string][]record.Target{"search": {record.Search}, "graph": {record.Graph}, "both": {record.Search, record.Graph}}[name]
 		if targets == nil {
@@ -94,17 +99,17 @@ func (b *bench) measure(ctx context.Context, name string, targets []record.Targe
 			return err
 		}
 	}
-	load, err := b.world.read(ctx, readers, b.rate, targets)
+	load, err := read(ctx, b.world, readers, b.rate, targets)
 	if err != nil {
 		return err
 	}
-	meter := b.world.measureCPU(load.processes())
+	meter := usage.Measure(b.world.Servers, load.processes())
 	began := time.Now()
 	filled := map[record.Target]time.Duration{}
 	var mu sync.Mutex
 	var cfgs []rebuild.Config
 	for _, target := range targets {
-		cfgs = append(cfgs, b.world.rebuild(target, func(p rebuild.Progress) {
+		cfgs = append(cfgs, b.world.Rebuild(target, func(p rebuild.Progress) {
 			mu.Lock()
 			defer mu.Unlock()
 			if p.Step == "fill" {
@@ -122,14 +127,14 @@ func (b *bench) measure(ctx context.Context, name string, targets []record.Targe
 			took.Round(time.Millisecond), float64(done.Done)/took.Seconds(), time.Since(began).Round(time.Millisecond))
 	}
 	pprof.StopCPUProfile()
-	took, used := time.Since(began).Seconds(), meter.stop()
+	took, used := time.Since(began).Seconds(), meter.Stop()
 	for _, process := range slices.Sorted(maps.Keys(used)) {
-		fmt.Printf("%-6s CPU of %-14s %4.0f µs a record, %3.0f %% of a core\n", name, process, used[process]*1e6/float64(len(b.world.cids)), used[process]/took*100)
+		fmt.Printf("%-6s CPU of %-14s %4.0f µs a record, %3.0f %% of a core\n", name, process, used[process]*1e6/float64(len(b.world.CIDs)), used[process]/took*100)
 	}
 	if err := load.stop(); err != nil {
 		return err
 	}
-	report, err := reconcile.Run(ctx, b.world.compared(), reconcile.Options{Targets: targets})
+	report, err := reconcile.Run(ctx, b.world.Compared(), reconcile.Options{Targets: targets})
 	if err != nil {
 		return err
 	}
@@ -138,23 +143,4 @@ func (b *bench) measure(ctx context.Context, name string, targets []record.Targe
 	}
 	fmt.Printf("%-6s compared: no difference\n", name)
 	return nil
-}
-
-// rebuild is the rebuild of a target.
-func (w *world) rebuild(target record.Target, report func(rebuild.Progress)) rebuild.Config {
-	cfg := rebuild.Config{
-		Catalog: w.catalog, Records: store.NewReader(w.pool), Outbox: store.NewOutbox(w.pool), Rebuilds: store.NewRebuilds(w.pool),
-		Letters: store.NewDeadLetters(w.pool), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Report: report,
-		Next: rebuild.NewGraph(w.catalog, w.graph),
-	}
-	if target == record.Search {
-		cfg.Next = rebuild.NewSearch(w.catalog, w.search)
-	}
-	for collection, targets := range w.routes {
-		if slices.Contains(targets, target) {
-			cfg.Collections = append(cfg.Collections, collection)
-		}
-	}
-	slices.Sort(cfg.Collections)
-	return cfg
 }

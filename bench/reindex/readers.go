@@ -19,6 +19,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"github.com/layers-pub/layers-appview/bench/program"
+	"github.com/layers-pub/layers-appview/bench/world"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
 )
@@ -26,7 +27,7 @@ import (
 // load is an API process, and readers that ask it and the served projections for
 // records at random and hold each answer to what was written.
 type load struct {
-	world   *world
+	world   *world.World
 	process *program.Process
 	base    string                      // of the API
 	gets    map[syntax.NSID]syntax.NSID // queries by collection
@@ -47,7 +48,7 @@ var sources = [3]string{"the API", "the served indexes", "the served graph"}
 
 // read starts so many readers, who ask so often a second together. Without any it
 // returns a load that does nothing.
-func (w *world) read(ctx context.Context, readers int, rate float64, targets []record.Target) (*load, error) {
+func read(ctx context.Context, w *world.World, readers int, rate float64, targets []record.Target) (*load, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{world: w, cancel: cancel, gets: map[syntax.NSID]syntax.NSID{}}
 	l.ask = [3]question{l.askAPI, nil, nil}
@@ -60,7 +61,7 @@ func (w *world) read(ctx context.Context, readers int, rate float64, targets []r
 	if readers == 0 {
 		return l, nil
 	}
-	for _, q := range w.catalog.Queries() {
+	for _, q := range w.Catalog.Queries() {
 		if q.Kind == catalog.Get {
 			l.gets[q.Collection] = q.NSID
 		}
@@ -75,7 +76,7 @@ func (w *world) read(ctx context.Context, readers int, rate float64, targets []r
 			beat := time.NewTicker(pause)
 			defer beat.Stop()
 			for ctx.Err() == nil {
-				l.askAll(ctx, w.keys[rand.IntN(len(w.keys))])
+				l.askAll(ctx, w.Keys[rand.IntN(len(w.Keys))])
 				select {
 				case <-beat.C:
 				case <-ctx.Done():
@@ -130,7 +131,7 @@ func (l *load) serve(ctx context.Context) error {
 // just been replaced is asked once more, as those who serve searches have to.
 func (l *load) askAll(ctx context.Context, key record.Key) {
 	for source, ask := range l.ask {
-		if ask == nil || source == 1 && !l.world.searchable[key.Collection] {
+		if ask == nil || source == 1 && !l.world.Searchable[key.Collection] {
 			continue
 		}
 		err := ask(ctx, key)
@@ -161,7 +162,7 @@ func (l *load) askAPI(ctx context.Context, key record.Key) error {
 	if err := fetch(ctx, l.base+"/xrpc/"+string(l.gets[key.Collection])+"?"+url.Values{"uri": {uri}}.Encode(), nil, &got); err != nil {
 		return err
 	}
-	if want := l.world.cids[key]; got.URI != uri || got.CID != want || len(got.Value) == 0 {
+	if want := l.world.CIDs[key]; got.URI != uri || got.CID != want || len(got.Value) == 0 {
 		return fmt.Errorf("CID %s, should be %s", got.CID, want)
 	}
 	return nil
@@ -184,11 +185,11 @@ func (l *load) askSearch(ctx context.Context, key record.Key) error {
 			} `json:"hits"`
 		} `json:"hits"`
 	}
-	address := l.world.Elasticsearch + "/" + l.world.search.Alias(key.Collection) + "/_search"
+	address := l.world.Elasticsearch + "/" + l.world.Search.Alias(key.Collection) + "/_search"
 	if err := fetch(ctx, address, question, &got); err != nil {
 		return err
 	}
-	if hits := got.Hits.Hits; len(hits) != 1 || hits[0].Source.URI != uri || hits[0].Source.CID != l.world.cids[key] {
+	if hits := got.Hits.Hits; len(hits) != 1 || hits[0].Source.URI != uri || hits[0].Source.CID != l.world.CIDs[key] {
 		return fmt.Errorf("%d documents found: %v", len(hits), hits)
 	}
 	return nil
@@ -196,7 +197,7 @@ func (l *load) askSearch(ctx context.Context, key record.Key) error {
 
 // askGraph gets the node of a record, and its edges.
 func (l *load) askGraph(ctx context.Context, key record.Key) error {
-	got, err := l.world.graph.Get(ctx, key)
+	got, err := l.world.Graph.Get(ctx, key)
 	if err == nil && (got.Dangling || got.Version == 0) {
 		err = errors.New("the record's node is not filled")
 	}

@@ -1,4 +1,6 @@
-package main
+// Package usage reads from /proc what the processes of a benchmark use. Where there is
+// no /proc, the figures are zero.
+package usage
 
 import (
 	"bytes"
@@ -11,17 +13,16 @@ import (
 	"strings"
 	"sync"
 	"time"
-)
 
-// What processes use is read from /proc; where there is none, the figures are zero.
-// On a machine that does much else, they say more than the time that passes.
+	"github.com/layers-pub/layers-appview/bench/scratch"
+)
 
 // ticks is how many a second /proc counts CPU time in.
 const ticks = 100
 
-// meter adds up the CPU time of some processes and their children while it runs. It
+// Meter adds up the CPU time of some processes and their children while it runs. It
 // looks often, since what a child used is not always in its parent's account after it.
-type meter struct {
+type Meter struct {
 	roots map[int]string
 	first map[int]float64 // by process
 	last  map[int]float64
@@ -32,20 +33,19 @@ type meter struct {
 
 const lookEvery = 500 * time.Millisecond
 
-// measureCPU begins with this program, the stores on this machine, and further processes.
-func (w *world) measureCPU(further map[int]string) *meter {
-	m := &meter{
+// Measure begins with this program, the stores on this machine, and further processes.
+// On a machine that does much else, its figures say more than the time that passes.
+func Measure(on scratch.Servers, further map[int]string) *Meter {
+	m := &Meter{
 		roots: map[int]string{os.Getpid(): "the program"}, first: map[int]float64{}, last: map[int]float64{}, of: map[int]string{},
 		quit: make(chan struct{}),
 	}
 	maps.Copy(m.roots, further)
 	for name, address := range map[string]string{
-		"PostgreSQL": w.PostgreSQL, "Elasticsearch": w.Elasticsearch, "Neo4j": w.Neo4j,
+		"PostgreSQL": on.PostgreSQL, "Redis": on.Redis, "Elasticsearch": on.Elasticsearch, "Neo4j": on.Neo4j,
 	} {
-		if u, err := url.Parse(address); err == nil {
-			if pid := listener(u.Port()); pid != 0 {
-				m.roots[pid] = name
-			}
+		if pid := Listener(address); pid != 0 {
+			m.roots[pid] = name
 		}
 	}
 	m.look(true)
@@ -63,7 +63,7 @@ func (w *world) measureCPU(further map[int]string) *meter {
 }
 
 // look reads the clocks. A process that was not there at the start began at zero.
-func (m *meter) look(start bool) {
+func (m *Meter) look(start bool) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
@@ -82,8 +82,8 @@ func (m *meter) look(start bool) {
 	}
 }
 
-// stop returns the seconds used, by name.
-func (m *meter) stop() map[string]float64 {
+// Stop returns the seconds used, by name.
+func (m *Meter) Stop() map[string]float64 {
 	close(m.quit)
 	m.ended.Wait()
 	m.look(false)
@@ -108,9 +108,16 @@ func cpu(pid int) (used float64, parent int) {
 	return (n(11) + n(12)) / ticks, int(n(1))
 }
 
-// listener is the process that listens on a TCP port, or 0.
-func listener(port string) int {
-	number, _ := strconv.Atoi(port)
+// Listener is the process on this machine that listens on the port of a URL, or 0.
+func Listener(address string) int {
+	u, err := url.Parse(address)
+	if err != nil {
+		return 0
+	}
+	number, err := strconv.Atoi(u.Port())
+	if err != nil {
+		return 0
+	}
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		raw, _ := os.ReadFile(table)
 		for line := range strings.Lines(string(raw)) {
