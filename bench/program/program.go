@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,6 +167,28 @@ func FreePorts(n int) ([]string, error) {
 		ports = append(ports, port)
 	}
 	return ports, nil
+}
+
+// UntilReady waits until an API process says at /ready that it is.
+func UntilReady(ctx context.Context, p *Process, base string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		if err := p.Alive(); err != nil {
+			return err
+		}
+		if res, err := http.Get(base + "/ready"); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the API does not become ready: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // PeakMemory is the most that a process has had resident so far, in MiB; 0 where

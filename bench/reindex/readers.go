@@ -107,24 +107,7 @@ func (l *load) serve(ctx context.Context) error {
 	if l.process, err = program.Launch(path, env, "api"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		if err := l.process.Alive(); err != nil {
-			return err
-		}
-		if res, err := http.Get(l.base + "/ready"); err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the API does not become ready: %w", ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	return program.UntilReady(ctx, l.process, l.base)
 }
 
 // askAll asks each source for a record. A question that was on its way to what has
