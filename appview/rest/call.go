@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 
+	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/record"
 )
@@ -21,10 +22,16 @@ type Call struct {
 	*xrpc.Arguments // Text, Texts and Limit read parameters
 
 	route *Route
+	apart *apart // nil for who answers its client itself
 }
 
 // Ctx ends when the request's time is up or its client has gone.
-func (c *Call) Ctx() context.Context { return c.Request().Context() }
+func (c *Call) Ctx() context.Context {
+	if c.apart != nil {
+		return c.apart.ctx
+	}
+	return c.Request().Context()
+}
 
 // Int is an integer parameter, or the one that its row has as default; ok is false
 // without either.
@@ -67,6 +74,15 @@ func (c *Call) Answer(body any) error {
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
+	if c.apart != nil {
+		partial, ok := body.(degradable)
+		c.apart.answer = cache.Answer{Body: encoded, Partial: ok && partial.isDegraded()}
+		return nil
+	}
+	return c.send(encoded)
+}
+
+func (c *Call) send(encoded []byte) error {
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, encoded)
 }
 

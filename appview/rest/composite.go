@@ -70,6 +70,7 @@ func (s *Service) fullRoute(t *recordType) Route {
 			Schema:      fullSchema(t), Example: t.exampleFull(),
 		},
 		Handler: s.full(t),
+		Cache:   Cache{For: keepReferences},
 	}
 }
 

@@ -26,6 +26,12 @@ type grapher interface {
 	Path(ctx context.Context, from, to traversal.ID, f traversal.Filter, hops int) (traversal.Path, error)
 }
 
+// Graph is what the graph endpoints answer from.
+type Graph struct {
+	Questions grapher       // nil for an interface without a graph
+	From      record.Target // the projection that is asked first
+}
+
 // Collections of the relations that have paths of their own.
 const (
 	expressionType = "pub.layers.expression.expression"
@@ -36,7 +42,7 @@ const (
 
 // graphRoutes are none where there is no graph.
 func (s *Service) graphRoutes() []Route {
-	if s.graph == nil {
+	if s.graph.Questions == nil {
 		return nil
 	}
 	filters := []Param{
@@ -77,9 +83,9 @@ func (s *Service) graphRoutes() []Route {
 		segment, id, summary, of string
 		ask                      func(context.Context, traversal.ID, traversal.Reach) (traversal.Part, error)
 	}{
-		{expressionType, "ancestors", "expressions.ancestors", "The expressions that one is part of", "`depth` counts the levels up.", s.graph.Ancestors},
-		{expressionType, "descendants", "expressions.descendants", "The parts of an expression", "`depth` counts the levels down.", s.graph.Descendants},
-		{typeDefType, "hierarchy", "types.hierarchy", "The hierarchy that a type stands in", "Types above it have a negative `depth`, those below it a positive one.", s.graph.Types},
+		{expressionType, "ancestors", "expressions.ancestors", "The expressions that one is part of", "`depth` counts the levels up.", s.graph.Questions.Ancestors},
+		{expressionType, "descendants", "expressions.descendants", "The parts of an expression", "`depth` counts the levels down.", s.graph.Questions.Descendants},
+		{typeDefType, "hierarchy", "types.hierarchy", "The hierarchy that a type stands in", "Types above it have a negative `depth`, those below it a positive one.", s.graph.Questions.Types},
 		{ontologyType, "types", "ontologies.types", "The types of an ontology, with the hierarchy between them", "Its types have the `depth` 1; types of other ontologies above them a negative one.", s.ontologyTypes},
 	} {
 		t := s.typeOf(row.collection)
@@ -99,7 +105,7 @@ func (s *Service) graphRoutes() []Route {
 		})
 	}
 	for i := range rows {
-		rows[i].Tag = "graph"
+		rows[i].Tag, rows[i].Cache = "graph", Cache{For: keepFound, From: s.graph.From}
 	}
 	return rows
 }
@@ -208,7 +214,7 @@ func (s *Service) neighbors(c *Call) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.graph.Neighbors(c.Ctx(), root, edgeFilter(c), pageOf(c))
+	found, err := s.graph.Questions.Neighbors(c.Ctx(), root, edgeFilter(c), pageOf(c))
 	if err != nil {
 		return graphError(err)
 	}
@@ -221,7 +227,7 @@ func (s *Service) linked(t *recordType) Handler {
 		if err != nil {
 			return err
 		}
-		found, err := s.graph.LinkedToEprint(c.Ctx(), traversal.OfRecord(key), pageOf(c))
+		found, err := s.graph.Questions.LinkedToEprint(c.Ctx(), traversal.OfRecord(key), pageOf(c))
 		if err != nil {
 			return graphError(err)
 		}
@@ -234,7 +240,7 @@ func (s *Service) neighborhood(c *Call) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.graph.Neighborhood(c.Ctx(), root, edgeFilter(c), reachOf(c))
+	found, err := s.graph.Questions.Neighborhood(c.Ctx(), root, edgeFilter(c), reachOf(c))
 	if err != nil {
 		return graphError(err)
 	}
@@ -256,7 +262,7 @@ func (s *Service) levels(t *recordType, ask func(context.Context, traversal.ID, 
 }
 
 func (s *Service) ontologyTypes(ctx context.Context, ontology traversal.ID, r traversal.Reach) (traversal.Part, error) {
-	return s.graph.OntologyTypes(ctx, ontology, typeDefType, r)
+	return s.graph.Questions.OntologyTypes(ctx, ontology, typeDefType, r)
 }
 
 // keyOf is the record that the path names, which has to be of a type.
@@ -278,7 +284,7 @@ func (s *Service) path(c *Call) error {
 		return err
 	}
 	hops, _ := c.Int("max_hops")
-	found, err := s.graph.Path(c.Ctx(), from, to, edgeFilter(c), hops)
+	found, err := s.graph.Questions.Path(c.Ctx(), from, to, edgeFilter(c), hops)
 	if err != nil {
 		return graphError(err)
 	}
@@ -288,7 +294,7 @@ func (s *Service) path(c *Call) error {
 func (s *Service) grounded(c *Call) error {
 	identifier, _ := c.Text("knowledge")
 	source, _ := c.Text("source")
-	found, err := s.graph.Grounded(c.Ctx(), source, identifier, pageOf(c))
+	found, err := s.graph.Questions.Grounded(c.Ctx(), source, identifier, pageOf(c))
 	if err != nil {
 		return graphError(err)
 	}

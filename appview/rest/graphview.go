@@ -56,6 +56,11 @@ type (
 	}
 )
 
+func (a neighbors) isDegraded() bool { return a.Degraded }
+func (a grounding) isDegraded() bool { return a.Degraded }
+func (a part) isDegraded() bool      { return a.Degraded }
+func (a graphPath) isDegraded() bool { return a.Degraded }
+
 func nodeView(n traversal.Node) graphNode {
 	return graphNode{
 		Node: nameOf(n.ID), Kind: n.Kind, Type: string(n.Collection()), Source: n.Source, Identifier: n.Identifier,

@@ -34,6 +34,7 @@ func (s *Service) memberRoutes() []Route {
 				Description: "A page of memberships.", Schema: membersSchema(s), Example: map[string]any{"records": []any{}},
 			},
 			Handler: s.members,
+			Cache:   Cache{For: keepReferences},
 		},
 		{
 			Path: "/expressions/{uri}/annotations", ID: "annotations", Tag: expression.name, Group: traffic.References,
@@ -50,6 +51,7 @@ func (s *Service) memberRoutes() []Route {
 				Description: "A page of annotations.", Schema: annotationsSchema(), Example: exampleAnnotations(),
 			},
 			Handler: s.annotations,
+			Cache:   Cache{For: keepReferences, From: record.Tables},
 		},
 	}
 }

@@ -18,14 +18,15 @@ const CatchAll = Prefix + "/*"
 func (s *Service) Mount(e *echo.Echo) {
 	for i := range s.routes {
 		r := &s.routes[i]
-		e.GET(r.Pattern(), r.serve)
-		e.HEAD(r.Pattern(), r.serve)
+		serve := func(c echo.Context) error { return s.serve(c, r) }
+		e.GET(r.Pattern(), serve)
+		e.HEAD(r.Pattern(), serve)
 	}
 	e.Any(CatchAll, s.refuse)
 }
 
 // serve parses a request and has it answered.
-func (r *Route) serve(c echo.Context) error {
+func (s *Service) serve(c echo.Context, r *Route) error {
 	query, err := r.rawQuery(c)
 	if err != nil {
 		return err
@@ -34,7 +35,7 @@ func (r *Route) serve(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.Handler(&Call{Context: c, Arguments: &args, route: r})
+	return s.answer(&Call{Context: c, Arguments: &args, route: r})
 }
 
 // rawQuery is the query string together with the parameters of the path.

@@ -74,6 +74,7 @@ func (s *Service) referenceRoutes() []Route {
 		},
 		Answer:  Answer{Description: "A page of references.", Schema: referencesSchema(), Example: exampleReferences()},
 		Handler: s.references,
+		Cache:   Cache{For: keepReferences},
 	}}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 
+	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -46,9 +47,10 @@ type Deps struct {
 	Reads   reader
 	// XRPC lists records and resolves handles; both interfaces answer alike.
 	XRPC    *xrpc.Service
-	Search  Search  // without a schema there is none
-	Graph   grapher // nil for an interface without it
-	Version string  // of the program, for the OpenAPI document
+	Search  Search // without a schema there is none
+	Graph   Graph
+	Cache   *cache.Cache // nil to answer every request by itself
+	Version string       // of the program, for the OpenAPI document
 }
 
 // Service answers the table's requests.
@@ -57,7 +59,8 @@ type Service struct {
 	reads   reader
 	xrpc    *xrpc.Service
 	search  Search
-	graph   grapher
+	graph   Graph
+	cache   *cache.Cache
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
@@ -68,7 +71,7 @@ type Service struct {
 
 // New makes a service. It panics where rows of the table contradict each other.
 func New(deps Deps) *Service {
-	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, version: deps.Version}
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, cache: deps.Cache, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
 	s.streams, s.groups, s.slots = map[string]bool{}, map[string]traffic.Group{}, make(chan struct{}, mostStreams)

@@ -30,6 +30,8 @@ type Route struct {
 	// Group is whom the route shares its limits with; by default that of its tag, and
 	// Records for the tags of record types.
 	Group traffic.Group
+	// Cache lets the answer be given again to who asks the same.
+	Cache Cache
 
 	collection syntax.NSID // of the records that it lists, if any
 	endpoint   *xrpc.Endpoint

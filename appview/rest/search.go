@@ -28,6 +28,7 @@ type Search struct {
 	// Fallback answers while First cannot; nil for none.
 	Fallback searcher
 	Schema   *query.Schema // of both
+	From     record.Target // the projection that First answers from
 }
 
 // firstTime is how long the first searcher may take where there is a fallback.
@@ -60,6 +61,7 @@ func (s *Service) searchRoutes() []Route {
 		Params:      []Param{q, kinds, languageParam("Only records that name this language or a narrower one; several are any of them."), Limit(query.MaxLimit, query.DefaultLimit), Cursor()},
 		Answer:      Answer{Description: "A page of hits.", Schema: answerSchema(), Example: exampleHits(false)},
 		Handler:     s.searchText,
+		Cache:       Cache{For: keepFound, By: s.typesAsked, From: s.search.From},
 	}, {
 		Path: "/annotations", ID: "search.annotations", Tag: "search",
 		Summary:     "Annotation layers with a matching annotation",
@@ -77,6 +79,7 @@ func (s *Service) searchRoutes() []Route {
 		},
 		Answer:  Answer{Description: "A page of layers.", Schema: answerSchema(), Example: exampleHits(true)},
 		Handler: s.searchAnnotations,
+		Cache:   Cache{For: keepFound, Of: []syntax.NSID{layers, memberships}, From: s.search.From},
 	}}
 	for _, t := range s.types {
 		if t.searched(s.search.Schema) {
@@ -109,20 +112,32 @@ func (s *Service) completionRoute(t *recordType) Route {
 			Example:     completions{Completions: []query.Completed{{URI: syntax.ATURI(exampleURI(t.collection.NSID)), CID: exampleCID, Type: t.collection.NSID, Title: "Yorùbá"}}},
 		},
 		Handler: s.complete(t),
+		Cache:   Cache{For: keepFound, Of: []syntax.NSID{t.collection.NSID}, From: s.search.From},
 	}
 }
+
+func (a searched) isDegraded() bool    { return a.Degraded }
+func (a completions) isDegraded() bool { return a.Degraded }
 
 // searchText answers /search.
 func (s *Service) searchText(c *Call) error {
 	q := query.Question{Text: c.Word("q"), Languages: c.Texts("language"), Facets: []string{query.TypeField, query.LanguageField}}
-	for _, name := range c.Texts("type") {
-		for _, t := range s.types {
-			if t.name == name {
-				q.Types = append(q.Types, t.collection.NSID)
-			}
-		}
+	if len(c.Texts("type")) > 0 {
+		q.Types = s.typesAsked(c)
 	}
 	return s.ask(c, q)
+}
+
+// typesAsked are the collections that a search goes through: those that the parameter
+// type names, or all that can be searched.
+func (s *Service) typesAsked(c *Call) (collections []syntax.NSID) {
+	names := c.Texts("type")
+	for _, t := range s.types {
+		if slices.Contains(names, t.name) || len(names) == 0 && t.searched(s.search.Schema) {
+			collections = append(collections, t.collection.NSID)
+		}
+	}
+	return collections
 }
 
 // searchAnnotations answers /annotations.

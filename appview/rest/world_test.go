@@ -24,6 +24,7 @@ import (
 	"github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/fixture"
@@ -53,6 +54,7 @@ type world struct {
 	writer  *store.Writer
 	fixture *fixture.Maker
 	members map[syntax.NSID][]*member // in the order that lists have
+	cache   *cache.Cache              // nil for none; takes effect with serve
 	commits int64
 }
 
@@ -80,8 +82,8 @@ func (w *world) serve(pool *pgxpool.Pool) {
 	reads := store.NewReader(pool)
 	queries := xrpc.New(w.catalog, reads, nil)
 	schema := searchSchema(w.catalog)
-	search := Search{First: fulltext.NewSearcher(pool, schema), Schema: schema}
-	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Graph: traversal.New(relations.New(pool)), Version: "test"})
+	search := Search{First: fulltext.NewSearcher(pool, schema), Schema: schema, From: record.FullText}
+	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Graph: Graph{Questions: traversal.New(relations.New(pool)), From: record.Relations}, Cache: w.cache, Version: "test"})
 	w.http = handlerOf(queries, w.rest)
 }
 

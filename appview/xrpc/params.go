@@ -196,6 +196,25 @@ func (a *Arguments) Text(name string) (string, bool) {
 	return "", false
 }
 
+// Canonical is the same text for the same arguments, however they were written; named
+// is false where one of them names a repository by its handle, which may pass to another.
+func (a *Arguments) Canonical() (text string, named bool) {
+	b, named := []byte(nil), true
+	for i, p := range a.ep.query.Params {
+		if len(a.given[i]) == 0 {
+			continue
+		}
+		b = append(strconv.AppendQuote(b, p.Name), '=')
+		for _, value := range slices.Sorted(slices.Values(a.given[i])) {
+			b = append(strconv.AppendQuote(b, value), ',')
+			if rest, ok := strings.CutPrefix(value, "at://"); ok && !strings.HasPrefix(rest, "did:") || p.Format == "at-identifier" && !strings.HasPrefix(value, "did:") {
+				named = false
+			}
+		}
+	}
+	return string(b), named
+}
+
 // Limit is the page size asked for, or the lexicon's default.
 func (a *Arguments) Limit() int {
 	if text, ok := a.Text("limit"); ok {

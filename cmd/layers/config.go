@@ -30,6 +30,7 @@ type config struct {
 	// each group may do so at a time, where it is not the default.
 	RequestTime time.Duration
 	Concurrency map[traffic.Group]int
+	Cache       bool // answers are kept in Redis, if there is one
 
 	Relays       []string
 	RelayQuiet   time.Duration
@@ -114,6 +115,7 @@ func serveFlags() []cli.Flag {
 		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
 		&cli.DurationFlag{Name: "request-timeout", Category: categoryServe, Value: 10 * time.Second, Sources: cli.EnvVars("LAYERS_REQUEST_TIMEOUT"), Usage: "how long a request may wait for the stores, which then stop working on it"},
 		setting(categoryServe, "concurrency", "LAYERS_CONCURRENCY", "", "how many requests of a group one process works on at a time, as search=64,graph=32; the rest waits shortly, or is answered 503"),
+		&cli.BoolWithInverseFlag{Name: "cache", Category: categoryServe, Value: true, Sources: cli.EnvVars("LAYERS_CACHE"), Usage: "keep answers of references, search and graph in Redis, where REDIS_URL is set"},
 	}
 }
 
@@ -213,6 +215,7 @@ func readConfig(command *cli.Command) (config, error) {
 		Proxies:       r.prefixes("trusted-proxies"),
 		RequestTime:   command.Duration("request-timeout"),
 		Concurrency:   r.concurrency("concurrency"),
+		Cache:         command.Bool("cache"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
 		RelayMaxWait:  command.Duration("relay-max-wait"),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/appview"
+	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/indexer"
@@ -181,11 +182,20 @@ func (p *parts) queries() *xrpc.Service {
 }
 
 // rest makes what answers web clients; nil without queries.
-func (p *parts) rest(queries *xrpc.Service) *rest.Service {
+func (p *parts) rest(queries *xrpc.Service) (_ *rest.Service, err error) {
 	if queries == nil {
-		return nil
+		return nil, nil
 	}
-	return rest.New(rest.Deps{Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Version: version})
+	kept := cache.Config{Version: version, Changes: store.NewChanges(p.pool), Registry: prometheus.DefaultRegisterer, Logger: p.logger.With("component", "cache")}
+	if p.cfg.Cache {
+		kept.RedisURL = p.cfg.RedisURL
+	}
+	if p.cache, err = cache.New(kept); err != nil {
+		return nil, fmt.Errorf("preparing the cache: %w", err)
+	}
+	return rest.New(rest.Deps{
+		Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Cache: p.cache, Version: version,
+	}), nil
 }
 
 // server makes the HTTP side; without queries it answers probes alone.
@@ -196,10 +206,14 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 			checks = append(checks, appview.Check{Name: name, Ping: ping})
 		}
 	}
+	endpoints, err := p.rest(queries)
+	if err != nil {
+		return nil, err
+	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
 		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
-	}, appview.Deps{XRPC: queries, REST: p.rest(queries), Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+	}, appview.Deps{XRPC: queries, REST: endpoints, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}

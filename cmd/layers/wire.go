@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
@@ -37,6 +38,7 @@ type parts struct {
 	graph   *graph.Client  // nil where none is configured
 	// relations is the graph in PostgreSQL; nil where Neo4j is enough.
 	relations *relations.Store
+	cache     *cache.Cache // nil for a role that answers nobody
 }
 
 // openParts loads the catalog and connects to PostgreSQL and to the projections
@@ -78,6 +80,9 @@ func (p *parts) openProjections() (err error) {
 
 func (p *parts) close(ctx context.Context) {
 	var err error
+	if p.cache != nil {
+		err = p.cache.Close()
+	}
 	if p.graph != nil {
 		err = errors.Join(err, p.graph.Close(ctx))
 	}
@@ -163,11 +168,11 @@ func (p *parts) searches() rest.Search {
 	inPostgres := fulltext.NewSearcher(p.pool, schema)
 	switch {
 	case p.search == nil:
-		return rest.Search{First: inPostgres, Schema: schema}
+		return rest.Search{First: inPostgres, Schema: schema, From: record.FullText}
 	case p.cfg.SearchFallback:
-		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Fallback: inPostgres, Schema: schema}
+		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Fallback: inPostgres, Schema: schema, From: record.Search}
 	default:
-		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Schema: schema}
+		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Schema: schema, From: record.Search}
 	}
 }
 
@@ -291,12 +296,12 @@ func (p *parts) pings() map[string]func(context.Context) error {
 
 // traversals answers questions about the graph: from Neo4j if there is one, and from
 // PostgreSQL if there is none or it is away.
-func (p *parts) traversals() *traversal.Graph {
+func (p *parts) traversals() rest.Graph {
 	switch {
 	case p.graph == nil:
-		return traversal.New(p.relations)
+		return rest.Graph{Questions: traversal.New(p.relations), From: record.Relations}
 	case p.relations == nil:
-		return traversal.New(graph.NewTraversals(p.graph, store.NewReader(p.pool)))
+		return rest.Graph{Questions: traversal.New(graph.NewTraversals(p.graph, store.NewReader(p.pool))), From: record.Graph}
 	}
-	return traversal.NewWithFallback(graph.NewTraversals(p.graph, store.NewReader(p.pool)), p.relations)
+	return rest.Graph{Questions: traversal.NewWithFallback(graph.NewTraversals(p.graph, store.NewReader(p.pool)), p.relations), From: record.Graph}
 }

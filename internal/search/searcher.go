@@ -91,9 +91,9 @@ func (s *Searcher) next(ctx context.Context, plan *query.Plan) (query.Answer, er
 		return query.Answer{}, query.ErrCursorExpired
 	case errors.As(err, &status) && status.Status == http.StatusBadRequest:
 		return query.Answer{}, query.ErrCursor
-	case err == nil && answer.Cursor == "":
-		s.close(ctx, v)
 	}
+	// The view stays open after the last page, until it runs out: whoever was given the
+	// same first page walks through the same view.
 	return answer, unanswered(err)
 }
 

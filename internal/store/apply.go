@@ -178,6 +178,7 @@ func byCollection(keys []record.Key) map[syntax.NSID]*names {
 // effect is what a batch comes to.
 type effect struct {
 	batch   *Batch
+	version int64 // the last that the batch drew
 	now     time.Time
 	repos   []Repo
 	flips   []flip
@@ -215,7 +216,7 @@ type flip struct {
 // decide works out what a batch has to write. It is where each guard against
 // replays and overtaken changes stands.
 func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
-	e := &effect{batch: b, now: p.now}
+	e := &effect{batch: b, version: p.version, now: p.now}
 	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {
 		version++
@@ -326,6 +327,7 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	}
 	e.writeSweeps(batch)
 	e.writeLetters(batch)
+	e.writeChanged(batch)
 	e.writeCursor(batch)
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {

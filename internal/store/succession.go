@@ -221,6 +221,8 @@ func (s *Succession) steps() []string {
 		"ALTER TABLE NOW.relations SET SCHEMA " + nextSchema,
 		"ALTER TABLE NOW.relation_records SET SCHEMA " + nextSchema,
 		"ALTER TABLE NOW.search_documents SET SCHEMA " + nextSchema,
+		// Whatever was answered from the served tables is answered anew.
+		"INSERT INTO NEXT.changed SELECT '" + accountsChanged + "', version FROM NEXT.clock ON CONFLICT (name) DO UPDATE SET version = excluded.version",
 		"DROP TABLE NEXT.succession",
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.

@@ -69,6 +69,9 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	}))
 	before, err := w.reader.Get(ctx, same)
 	require.NoError(t, err)
+	versions, err := store.NewChanges(w.Pool).Versions(ctx)
+	require.NoError(t, err)
+	require.False(t, versions.Changed(versions.Clock, nil))
 	outbox := store.NewOutbox(w.Pool)
 	for _, target := range []record.Target{record.Search, record.Graph, record.Tables} {
 		rows, err := outbox.Claim(ctx, target, 100, time.Minute)
@@ -98,6 +101,9 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 		require.ErrorIs(t, switched, store.ErrBehind)
 	}
 	require.NoError(t, switched)
+	since, err := store.NewChanges(w.Pool).Versions(ctx)
+	require.NoError(t, err)
+	require.True(t, since.Changed(versions.Clock, []syntax.NSID{"com.example.none"}), "what was answered from the old tables is taken for right")
 	committed := written()
 	require.Positive(t, reads())
 
