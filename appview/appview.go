@@ -23,6 +23,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
@@ -55,6 +56,7 @@ type Config struct {
 type Deps struct {
 	XRPC    *xrpc.Service        // nil for a process that answers probes alone
 	REST    *rest.Service        // nil for none
+	Live    *live.Service        // lets clients follow the index; nil for none
 	Checks  []Check              // what has to answer for the process to be ready
 	Metrics *prometheus.Registry // where the server's own metrics go, and what /metrics shows
 	Logger  *slog.Logger
@@ -75,6 +77,7 @@ const (
 type Server struct {
 	cfg      Config
 	logger   *slog.Logger
+	live     *live.Service // nil for none
 	draining atomic.Bool
 	ready    *readiness
 
@@ -86,7 +89,7 @@ type Server struct {
 // A Server that is not run must be closed.
 func New(cfg Config, deps Deps) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, logger: deps.Logger, ready: newReadiness(deps.Checks, deps.Logger)}
+	s := &Server{cfg: cfg, logger: deps.Logger, live: deps.Live, ready: newReadiness(deps.Checks, deps.Logger)}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -166,8 +169,8 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 		}),
 		middleware.BodyLimit(maxBody),
 		compressed(packAbove),
-		deadline(s.cfg.RequestTimeout, func(c echo.Context) bool { return deps.REST != nil && deps.REST.Streams(c) }),
-		admit(limits, groupsOf(deps.REST)),
+		deadline(s.cfg.RequestTimeout, deps.streams),
+		admit(limits, groupsOf(deps)),
 	)
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
 	get(e, "/ready", s.answerReady)
@@ -175,6 +178,9 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 		return e, nil
 	}
 	deps.XRPC.Mount(e)
+	if deps.Live != nil {
+		deps.Live.Mount(e)
+	}
 	if deps.REST != nil {
 		deps.REST.Mount(e)
 		if err := deps.REST.MountDocs(e); err != nil {
@@ -186,6 +192,11 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 	get(e, "/robots.txt", answerText(robots))
 	get(e, "/", answerText(landing(id, deps.XRPC.Queries())))
 	return e, nil
+}
+
+// streams tells whether a request is answered by something that sees to its time itself.
+func (d *Deps) streams(c echo.Context) bool {
+	return d.REST != nil && d.REST.Streams(c) || d.Live != nil && d.Live.Streams(c)
 }
 
 // get mounts h for GET and HEAD.

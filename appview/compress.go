@@ -12,6 +12,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/labstack/echo/v4"
+
+	"github.com/layers-pub/layers-appview/appview/live"
 )
 
 // packer is a compressor that can be used again.
@@ -125,12 +127,18 @@ func (w *packedWriter) Write(p []byte) (int, error) {
 			w.held = append(w.held, p...)
 			return len(p), nil
 		}
-		w.decide(w.Header().Get(echo.HeaderContentEncoding) == "")
+		w.decide(w.packable())
 	}
 	if err := w.release(); err != nil {
 		return 0, err
 	}
 	return w.body().Write(p)
+}
+
+// packable tells whether packing would do any good: events are small, come one by one,
+// and would each pay for a compressor that is kept for as long as somebody follows.
+func (w *packedWriter) packable() bool {
+	return w.Header().Get(echo.HeaderContentEncoding) == "" && w.Header().Get(echo.HeaderContentType) != live.MediaEvents
 }
 
 // decide sends the header.
@@ -169,7 +177,7 @@ func (w *packedWriter) FlushError() error {
 		w.status = http.StatusOK
 	}
 	if !w.decided {
-		w.decide(w.Header().Get(echo.HeaderContentEncoding) == "")
+		w.decide(w.packable())
 	}
 	if err := w.release(); err != nil {
 		return err

@@ -117,15 +117,18 @@ func deadline(d time.Duration, streams func(echo.Context) bool) echo.MiddlewareF
 
 // groupsOf tells which group a request is of: routes that are neither XRPC methods nor
 // REST endpoints are never limited.
-func groupsOf(endpoints *rest.Service) func(echo.Context) traffic.Group {
+func groupsOf(deps Deps) func(echo.Context) traffic.Group {
 	return func(c echo.Context) traffic.Group {
+		if deps.Live != nil && deps.Live.Streams(c) {
+			return traffic.Streams
+		}
 		if _, ok := xrpc.Method(c.Path()); ok {
 			return traffic.Records
 		}
-		if endpoints == nil {
+		if deps.REST == nil {
 			return traffic.Open
 		}
-		return endpoints.Group(c)
+		return deps.REST.Group(c)
 	}
 }
 

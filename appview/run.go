@@ -49,6 +49,9 @@ func (s *Server) drain(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
 	defer cancel()
+	if s.live != nil {
+		s.live.Drain(ctx)
+	}
 	err := s.public.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests still in flight after %s: %w", s.cfg.ShutdownTimeout, err), s.public.Close())

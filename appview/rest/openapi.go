@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 )
 
@@ -21,6 +22,9 @@ func (s *Service) Document() ([]byte, error) {
 	}
 	for _, q := range s.xrpc.Answered() {
 		paths["/xrpc/"+string(q.NSID)] = map[string]any{"get": d.query(q)}
+	}
+	if s.live != nil {
+		paths["/xrpc/"+live.Method] = map[string]any{"get": d.subscription()}
 	}
 	d.component("Error", errorSchema())
 	d.component("XRPCError", Object(map[string]Schema{
@@ -107,6 +111,12 @@ func (d *document) content(a *Answer) map[string]any {
 	}
 	if a.Lines != nil {
 		content[mediaLines] = d.media(a.Lines, map[string]any{"end": "complete", "records": 0})
+	}
+	if a.Events != nil {
+		content[live.MediaEvents] = map[string]any{"schema": d.resolve(Schema{
+			"type": "string", "description": "Events, each with an id and a line of data: JSON of the schema Event.",
+			"contentMediaType": live.MediaEvents, "contentSchema": a.Events,
+		})}
 	}
 	return content
 }

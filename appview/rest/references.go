@@ -120,7 +120,8 @@ func exampleReferences() any {
 
 // references answers /references.
 func (s *Service) references(c *Call) error {
-	names, err := s.named(c)
+	text, _ := c.Text("target")
+	names, err := s.xrpc.Names(c.Ctx(), "target", text)
 	if err != nil {
 		return err
 	}
@@ -156,37 +157,6 @@ func (s *Service) references(c *Call) error {
 		answer.Cursor = encodeToken(scope, last.Source.String(), last.Path, last.Target)
 	}
 	return c.Answer(answer)
-}
-
-// named are the names under which records may have the target: the one with a DID
-// first, then the one with a handle, where that was given.
-func (s *Service) named(c *Call) ([]string, error) {
-	text, _ := c.Text("target")
-	switch {
-	case strings.HasPrefix(text, "at://"):
-		uri, err := syntax.ParseATURI(text)
-		if err != nil {
-			return nil, xrpc.InvalidRequest("parameter %q: malformed AT-URI %s", "target", xrpc.Quote(text))
-		}
-		repo, _, _ := xrpc.SplitURI(uri)
-		if repo.IsDID() {
-			return []string{text}, nil
-		}
-		did, err := s.xrpc.DID(c.Ctx(), "target", repo)
-		if err != nil {
-			return nil, err
-		}
-		return []string{strings.Replace(text, string(repo), string(did), 1), text}, nil
-	case strings.HasPrefix(text, "did:"):
-		if _, err := syntax.ParseDID(text); err != nil {
-			return nil, xrpc.InvalidRequest("parameter %q: malformed DID %s", "target", xrpc.Quote(text))
-		}
-	default:
-		if _, err := syntax.ParseURI(text); err != nil {
-			return nil, xrpc.InvalidRequest("parameter %q: expected an AT-URI, a DID or a web address, got %s", "target", xrpc.Quote(text))
-		}
-	}
-	return []string{text}, nil
 }
 
 func (s *Service) collectionNamed(name string) syntax.NSID {

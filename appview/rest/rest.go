@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/layers-pub/layers-appview/appview/cache"
+	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -49,8 +50,9 @@ type Deps struct {
 	XRPC    *xrpc.Service
 	Search  Search // without a schema there is none
 	Graph   Graph
-	Cache   *cache.Cache // nil to answer every request by itself
-	Version string       // of the program, for the OpenAPI document
+	Cache   *cache.Cache  // nil to answer every request by itself
+	Live    *live.Service // nil for an interface without events
+	Version string        // of the program, for the OpenAPI document
 }
 
 // Service answers the table's requests.
@@ -61,6 +63,7 @@ type Service struct {
 	search  Search
 	graph   Graph
 	cache   *cache.Cache
+	live    *live.Service
 	version string
 	types   []*recordType // sorted by name
 	routes  []Route
@@ -71,7 +74,7 @@ type Service struct {
 
 // New makes a service. It panics where rows of the table contradict each other.
 func New(deps Deps) *Service {
-	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, cache: deps.Cache, version: deps.Version}
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, cache: deps.Cache, live: deps.Live, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
 	s.streams, s.groups, s.slots = map[string]bool{}, map[string]traffic.Group{}, make(chan struct{}, mostStreams)
@@ -94,6 +97,7 @@ func (s *Service) table() []Route {
 		s.graphRoutes(),
 		s.exportRoutes(),
 		s.searchRoutes(),
+		s.eventRoutes(),
 	} {
 		all = append(all, rows...)
 	}

@@ -60,6 +60,8 @@ type Answer struct {
 	// Lines is set where the answer is one JSON object of this schema a line; with
 	// Schema as well, where Accept: application/x-ndjson makes it so.
 	Lines Schema
+	// Events is set where the answer is server-sent events whose data are JSON of this schema.
+	Events Schema
 }
 
 // Schema is a JSON Schema.

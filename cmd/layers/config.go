@@ -60,6 +60,8 @@ type config struct {
 	// SearchFallback has PostgreSQL keep what it searches by also beside Elasticsearch.
 	SearchFallback bool
 
+	EventsKept time.Duration // 0: no log of events
+
 	LogLevel  string
 	LogFormat string
 	Drain     time.Duration
@@ -135,6 +137,12 @@ func followFlags() []cli.Flag {
 func backfillFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolWithInverseFlag{Name: "backfill", Category: categoryFollow, Value: true, Sources: cli.EnvVars("LAYERS_BACKFILL"), Usage: "find and fetch the repositories that the stream does not tell of"},
+	}
+}
+
+func eventFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{Name: "events-keep", Category: categoryFollow, Value: 24 * time.Hour, Sources: cli.EnvVars("LAYERS_EVENTS_KEEP"), Usage: "how far back clients can follow what has changed; 0 keeps no log of events, and there is nothing to follow"},
 	}
 }
 
@@ -246,6 +254,10 @@ func readConfig(command *cli.Command) (config, error) {
 	cfg.Neo4j.Database = command.String("neo4j-database")
 	cfg.Neo4j.Space = command.String("neo4j-space")
 	cfg.GraphFallback = command.Bool("graph-fallback")
+	cfg.EventsKept = command.Duration("events-keep")
+	if cfg.EventsKept < 0 {
+		r.fail("events-keep", "%s is no time that something can be kept", cfg.EventsKept)
+	}
 	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
 }
 

@@ -35,7 +35,7 @@ func devCommand() *cli.Command {
 			&cli.IntFlag{Name: "records", Category: categoryFollow, Value: 500, Usage: "records that the simulated network begins with"},
 			&cli.FloatFlag{Name: "rate", Category: categoryFollow, Value: 2, Usage: "changes a second that it goes on with"},
 			&cli.Uint64Flag{Name: "seed", Category: categoryFollow, Value: 1, Usage: "what the simulated network follows from"},
-		}, resyncFlags(), networkFlags(), backfillFlags(), []cli.Flag{
+		}, resyncFlags(), networkFlags(), backfillFlags(), eventFlags(), []cli.Flag{
 			setting(categoryRun, "log-level", "LOG_LEVEL", "warn", "debug, info, warn or error"),
 			setting(categoryRun, "log-format", "LOG_FORMAT", "", "text or json (default: text on a terminal, json otherwise)"),
 		}),
@@ -91,6 +91,7 @@ func (d *dev) run(ctx context.Context) error {
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return generate(ctx) })
 		group.Go(func() error { return line.Run(ctx) })
+		group.Go(func() error { return d.trimEvents(ctx) })
 		group.Go(func() error { return d.report(ctx) })
 		return d.work(ctx, line.Behind)
 	})

@@ -51,9 +51,10 @@ var allowed = map[string][]string{
 	// The answers.
 	"appview/xrpc":    {"internal/record", "internal/catalog", "internal/store"},
 	"appview/traffic": {"appview/xrpc"},
+	"appview/live":    {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview/cache":   {"internal/record", "internal/store"},
-	"appview/rest":    {"appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
-	"appview":         {"appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
+	"appview/rest":    {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview":         {"appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
 	"internal/fixture":  {"lexicons", "internal/record"},
@@ -66,7 +67,7 @@ var allowed = map[string][]string{
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
-		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache",
+		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/appview"
 	"github.com/layers-pub/layers-appview/appview/cache"
+	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/indexer"
@@ -95,7 +97,7 @@ func indexerCommand() *cli.Command {
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
 		Flags: slices.Concat(followFlags(), resyncFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
-			backfillFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+			backfillFlags(), eventFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
@@ -108,6 +110,7 @@ func indexerCommand() *cli.Command {
 				}
 				line := p.indexer(p.routes())
 				group.Go(func() error { return line.Run(ctx) })
+				group.Go(func() error { return p.trimEvents(ctx) })
 				if command.Bool("no-workers") {
 					return nil
 				}
@@ -182,7 +185,7 @@ func (p *parts) queries() *xrpc.Service {
 }
 
 // rest makes what answers web clients; nil without queries.
-func (p *parts) rest(queries *xrpc.Service) (_ *rest.Service, err error) {
+func (p *parts) rest(queries *xrpc.Service, follow *live.Service) (_ *rest.Service, err error) {
 	if queries == nil {
 		return nil, nil
 	}
@@ -194,8 +197,16 @@ func (p *parts) rest(queries *xrpc.Service) (_ *rest.Service, err error) {
 		return nil, fmt.Errorf("preparing the cache: %w", err)
 	}
 	return rest.New(rest.Deps{
-		Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Cache: p.cache, Version: version,
+		Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Cache: p.cache, Live: follow, Version: version,
 	}), nil
+}
+
+// follow makes what lets clients follow the index; nil without queries.
+func (p *parts) follow(queries *xrpc.Service) *live.Service {
+	if queries == nil {
+		return nil
+	}
+	return live.New(live.Config{}, store.NewReader(p.pool), queries, p.logger)
 }
 
 // server makes the HTTP side; without queries it answers probes alone.
@@ -206,14 +217,15 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 			checks = append(checks, appview.Check{Name: name, Ping: ping})
 		}
 	}
-	endpoints, err := p.rest(queries)
+	follow := p.follow(queries)
+	endpoints, err := p.rest(queries, follow)
 	if err != nil {
 		return nil, err
 	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
 		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
-	}, appview.Deps{XRPC: queries, REST: endpoints, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}
@@ -224,6 +236,9 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 func (p *parts) indexer(routes store.Routes) *indexer.Indexer {
 	identities := p.directory()
 	writer := store.NewWriter(p.pool, routes, p.logger)
+	if p.cfg.EventsKept == 0 {
+		writer = writer.WithoutEvents()
+	}
 	verifier := verify.New(identities, verify.Lenient(p.cfg.Lenient))
 	return indexer.New(indexer.Config{
 		Firehose: firehose.New(firehose.Config{Hosts: p.cfg.Relays, Quiet: p.cfg.RelayQuiet, MaxBackoff: p.cfg.RelayMaxWait, UserAgent: userAgent(), Logger: p.logger}, nil),
@@ -296,6 +311,26 @@ func (p *parts) fill(ctx context.Context) error {
 }
 
 const persistEvery = 5 * time.Second
+
+const (
+	mostEvents = 5_000_000 // changes that the log of events goes back, at most
+	trimEvery  = 15 * time.Second
+)
+
+// trimEvents keeps the log of events within its bounds.
+func (p *parts) trimEvents(ctx context.Context) error {
+	log := store.NewEventLog(p.pool)
+	for {
+		if err := errors.Join(log.Trim(ctx, p.cfg.EventsKept, mostEvents), log.Purge(ctx)); err != nil && ctx.Err() == nil {
+			p.logger.WarnContext(ctx, "the log of events was not trimmed, will repeat", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(trimEvery):
+		}
+	}
+}
 
 // persist repeats what a store that is away makes fail. The end of ctx is no error.
 func (p *parts) persist(ctx context.Context, what string, do func(context.Context) error) error {

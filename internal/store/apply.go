@@ -182,6 +182,9 @@ type effect struct {
 	now     time.Time
 	repos   []Repo
 	flips   []flip
+	events  []loggedEvent
+	silent  bool                   // keeps no log of events
+	gone    map[record.Key][]int64 // hashes of the targets that records referred to before the batch
 	inserts []row
 	updates []row
 	deletes []record.Key
@@ -216,7 +219,7 @@ type flip struct {
 // decide works out what a batch has to write. It is where each guard against
 // replays and overtaken changes stands.
 func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
-	e := &effect{batch: b, version: p.version, now: p.now}
+	e := &effect{batch: b, version: p.version, now: p.now, silent: w.silent}
 	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {
 		version++
@@ -250,10 +253,13 @@ func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64
 	switch {
 	case c.Action == record.Delete:
 		e.deletes = append(e.deletes, c.Key)
+		e.log(letterDelete, c, version)
 	case old != nil:
 		e.updates = append(e.updates, row{keyChange: c, version: version, renewed: c.renews(old)})
+		e.log(letterUpdate, c, version)
 	default:
 		e.inserts = append(e.inserts, row{keyChange: c, version: version})
+		e.log(letterCreate, c, version)
 		w.decideReferrers(e, p, c.Key, version)
 	}
 	for _, target := range w.routes[c.Key.Collection] {
@@ -298,6 +304,10 @@ func (e *effect) decideRepos(b *Batch, changes []keyChange, p *present, version 
 		if old, ok := p.repos[did]; r.Active != (!ok || old.Active) {
 			version++
 			e.flips = append(e.flips, flip{did: did, version: version})
+			e.logAccount(r, version)
+		} else if ok && r.Status != old.Status {
+			version++
+			e.logAccount(r, version)
 		}
 	}
 	slices.SortFunc(e.repos, func(a, b Repo) int { return cmp.Compare(a.DID, b.DID) })
@@ -329,9 +339,18 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writeLetters(batch)
 	e.writeChanged(batch)
 	e.writeCursor(batch)
+	late := len(e.updates)+len(e.deletes) > 0 // what those referred to is known once it is removed
+	if !late {
+		e.queueEvents(batch)
+	}
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("write the batch: %w", err)
+		}
+	}
+	if late {
+		if err := e.writeEvents(ctx, tx); err != nil {
+			return err
 		}
 	}
 	return e.copyIn(ctx, tx)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
 // corpus makes changes like those of an import: expressions with annotation
@@ -167,4 +171,77 @@ func BenchmarkOutbox(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkEventLog measures what the log of events costs: the same batches are
+// applied with it and without, in turns, so that whatever else the machine does falls
+// on both. Half of each batch replaces records. An op is a batch for each.
+func BenchmarkEventLog(b *testing.B) {
+	for _, size := range []int{1, 20, 200, 1000} {
+		b.Run(fmt.Sprintf("records=%d", size), func(b *testing.B) {
+			var took [2][]time.Duration
+			var worlds [2]*world
+			for i := range worlds {
+				db := storetest.New(b, partitions...)
+				worlds[i] = &world{Database: db, writer: store.NewWriter(db.Pool, routes, silent), t: b}
+				if i == 1 {
+					worlds[i].writer.WithoutEvents()
+				}
+				release, _, err := worlds[i].writer.Lock(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(release)
+			}
+			source, n := &corpus{}, 0
+			var before []store.Change
+			for b.Loop() {
+				var batch store.Batch
+				for range (size + 1) / 2 {
+					batch.Changes = append(batch.Changes, source.next())
+				}
+				for i := range min(len(before), size/2) {
+					c := before[i]
+					c.Rev, c.CID = rev(1_000_000+n), cid(1_000_000+n)
+					batch.Changes = append(batch.Changes, c)
+				}
+				before = batch.Changes[:(size+1)/2]
+				n++
+				for turn := range worlds {
+					i := (turn + n) % 2
+					start := time.Now()
+					if err := worlds[i].writer.Apply(context.Background(), batch); err != nil {
+						b.Fatal(err)
+					}
+					took[i] = append(took[i], time.Since(start))
+				}
+			}
+			// What the server's session has worked, which other load does not change.
+			spent := func(i int) float64 {
+				var pid int
+				err := worlds[i].Pool.QueryRow(b.Context(), `
+					SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '% writer' LIMIT 1`).Scan(&pid)
+				if err != nil {
+					b.Fatal(err)
+				}
+				text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+				if err != nil {
+					b.Skipf("only a server on this machine's Linux says what it works: %v", err)
+				}
+				ns, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return ns / 1000 / float64(len(took[i])*size)
+			}
+			median := func(of []time.Duration) float64 {
+				slices.Sort(of)
+				return float64(of[len(of)/2].Microseconds()) / float64(size)
+			}
+			b.ReportMetric(spent(0), "server-µs/record")
+			b.ReportMetric(spent(1), "server-µs/record-without")
+			b.ReportMetric(median(took[0]), "µs/record")
+			b.ReportMetric(median(took[1]), "µs/record-without")
+		})
+	}
 }

@@ -166,6 +166,7 @@ func (w *Writer) route(ctx context.Context, s *session) error {
 		WHERE EXISTS (SELECT FROM records r WHERE r.collection = added.collection)`, collections, targets)
 	batch.Queue("DELETE FROM outbox WHERE target <> ALL ($1::text[]) AND target NOT IN (SELECT target || '+' FROM rebuilds)", targets)
 	batch.Queue("DELETE FROM sweeps WHERE target <> ALL ($1::text[]) AND target NOT IN (SELECT target || '+' FROM rebuilds)", targets)
+	w.queueRecording(batch)
 	err := s.transact(ctx, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
 	if err != nil {
 		return fmt.Errorf("set the routes of the outbox: %w", err)

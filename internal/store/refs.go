@@ -87,8 +87,22 @@ func (e *effect) writeRefs(batch *pgx.Batch) {
 		return
 	}
 	collections, n := splitKeys(sources)
-	batch.Queue(`DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
-		WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`, collections, n.dids, n.rkeys)
+	args := []any{collections, n.dids, n.rkeys}
+	const remove = `DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
+		WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`
+	if e.silent {
+		batch.Queue(remove, args...)
+		return
+	}
+	batch.Queue(remove+" RETURNING refs.collection, refs.did, refs.rkey, refs.target", args...).Query(func(rows pgx.Rows) error {
+		var from record.Key
+		var target string
+		_, err := pgx.ForEachRow(rows, []any{&from.Collection, &from.DID, &from.Rkey, &target}, func() error {
+			e.dropped(from, target)
+			return nil
+		})
+		return err
+	})
 }
 
 // Referrer is a reference with the record that has it.

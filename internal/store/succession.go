@@ -223,6 +223,9 @@ func (s *Succession) steps() []string {
 		"ALTER TABLE NOW.search_documents SET SCHEMA " + nextSchema,
 		// Whatever was answered from the served tables is answered anew.
 		"INSERT INTO NEXT.changed SELECT '" + accountsChanged + "', version FROM NEXT.clock ON CONFLICT (name) DO UPDATE SET version = excluded.version",
+		// Those who follow the log know other events than those of the next tables' making.
+		"DELETE FROM NEXT.events",
+		"UPDATE NEXT.event_log n SET after = c.version, recording = o.recording, purged_at = now() FROM NEXT.clock c, NOW.event_log o",
 		"DROP TABLE NEXT.succession",
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.

@@ -26,6 +26,7 @@ type Writer struct {
 	pool   *pgxpool.Pool // for reading
 	routes Routes
 	logger *slog.Logger
+	silent bool // keeps no log of events
 
 	mu      sync.Mutex
 	session *session // nil without the lock

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/test/rig"
 )
 
@@ -86,6 +87,11 @@ func (l *lab) traces(did syntax.DID) []string {
 // records, as where those refer to it.
 func (l *lab) theirs(table, column string, did syntax.DID) bool {
 	l.t.Helper()
+	if table == "events" { // that the account is deleted is an event too
+		n, err := store.NewEventLog(l.Database).Count(l.t.Context(), did)
+		require.NoError(l.t, err)
+		return n == 0
+	}
 	if column == "did" {
 		return false
 	}

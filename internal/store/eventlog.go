@@ -1,0 +1,141 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/layers-pub/layers-appview/internal/record"
+)
+
+// The log of events is written in the transaction of what it tells of, and ordered
+// by the versions of its changes, which become visible in their order.
+
+// Letters for what happened.
+const (
+	letterCreate   = 'c'
+	letterUpdate   = 'u'
+	letterDelete   = 'd'
+	letterInactive = 'a' // an account that is not active, or not any more
+	letterActive   = 'A'
+)
+
+// loggedEvent is an event as a batch has it.
+type loggedEvent struct {
+	version int64
+	letter  byte
+	key     record.Key // of an account: its DID alone
+	detail  string     // CID; of an account: its status
+	targets []int64
+}
+
+// mostTargets bounds what one event says of a record's references: those beyond are
+// not told of. It is far above what annotation tools write.
+const mostTargets = 20_000
+
+// TargetHash is what events have of a reference: one by which whoever follows those
+// of a target finds them. It cannot be made to collide at will.
+func TargetHash(target string) int64 {
+	sum := sha256.Sum256([]byte(target))
+	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+// WithoutEvents makes the writer one that keeps no log of events, and drops what
+// there is of it when it takes the lock.
+func (w *Writer) WithoutEvents() *Writer {
+	w.silent = true
+	return w
+}
+
+// queueRecording starts or ends the log: what was changed while there was none is
+// before its beginning.
+func (w *Writer) queueRecording(batch *pgx.Batch) {
+	if w.silent {
+		batch.Queue("DELETE FROM events")
+		batch.Queue("UPDATE event_log SET recording = false WHERE recording")
+		return
+	}
+	batch.Queue("UPDATE event_log SET recording = true, after = (SELECT version FROM clock) WHERE NOT recording")
+}
+
+// log notes the event of a change that takes effect.
+func (e *effect) log(letter byte, c *keyChange, version int64) {
+	if e.silent {
+		return
+	}
+	event := loggedEvent{version: version, letter: letter, key: c.Key}
+	if letter != letterDelete {
+		event.detail, event.targets = string(c.CID), c.targetHashes()
+	}
+	e.events = append(e.events, event)
+}
+
+func (c *keyChange) targetHashes() []int64 {
+	hashes := make([]int64, 0, len(c.Refs)+len(c.Links))
+	for _, r := range c.Refs {
+		hashes = append(hashes, TargetHash(string(r.Target)))
+	}
+	for _, l := range c.Links {
+		hashes = append(hashes, TargetHash(l.Target))
+	}
+	return hashes
+}
+
+// logAccount notes the event of an account whose status is another now.
+func (e *effect) logAccount(r *Repo, version int64) {
+	if e.silent {
+		return
+	}
+	letter := byte(letterInactive)
+	if r.Active {
+		letter = letterActive
+	}
+	e.events = append(e.events, loggedEvent{version: version, letter: letter, key: record.Key{DID: r.DID}, detail: r.Status})
+}
+
+// dropped notes a reference that is gone with the record that had it, or with the
+// present state of that.
+func (e *effect) dropped(key record.Key, target string) {
+	if e.gone == nil {
+		e.gone = map[record.Key][]int64{}
+	}
+	e.gone[key] = append(e.gone[key], TargetHash(target))
+}
+
+const insertEvents = "INSERT INTO events (version, changes, content) VALUES ($1, $2, $3)"
+
+// eventColumns are the parameters of insertEvents.
+func (e *effect) eventColumns() []any {
+	slices.SortFunc(e.events, func(a, b loggedEvent) int { return cmp.Compare(a.version, b.version) })
+	for i := range e.events {
+		event := &e.events[i]
+		hashes := append(event.targets, e.gone[event.key]...)
+		slices.Sort(hashes)
+		hashes = slices.Compact(hashes)
+		event.targets = hashes[:min(len(hashes), mostTargets)]
+	}
+	return []any{e.events[len(e.events)-1].version, len(e.events), encodeEvents(e.events)}
+}
+
+// queueEvents adds the log's row to a batch of statements.
+func (e *effect) queueEvents(batch *pgx.Batch) {
+	if len(e.events) > 0 {
+		batch.Queue(insertEvents, e.eventColumns()...)
+	}
+}
+
+// writeEvents adds the log's row by itself.
+func (e *effect) writeEvents(ctx context.Context, tx pgx.Tx) error {
+	if len(e.events) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, insertEvents, e.eventColumns()...); err != nil {
+		return fmt.Errorf("write the log of %d events: %w", len(e.events), err)
+	}
+	return nil
+}
