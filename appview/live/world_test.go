@@ -3,6 +3,7 @@ package live_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -250,7 +251,7 @@ func (r *reading) rest() (all []message) {
 	r.t.Helper()
 	for {
 		m, err := r.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		require.NoError(r.t, err)

@@ -114,7 +114,7 @@ func (e *effect) eventColumns() []any {
 	slices.SortFunc(e.events, func(a, b loggedEvent) int { return cmp.Compare(a.version, b.version) })
 	for i := range e.events {
 		event := &e.events[i]
-		hashes := append(event.targets, e.gone[event.key]...)
+		hashes := slices.Concat(event.targets, e.gone[event.key])
 		slices.Sort(hashes)
 		hashes = slices.Compact(hashes)
 		event.targets = hashes[:min(len(hashes), mostTargets)]
