@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -170,10 +171,20 @@ func (p *parts) searches() rest.Search {
 	case p.search == nil:
 		return rest.Search{First: inPostgres, Schema: schema, From: record.FullText}
 	case p.cfg.SearchFallback:
-		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Fallback: inPostgres, Schema: schema, From: record.Search}
+		return rest.Search{First: p.searcher(schema), Fallback: inPostgres, Schema: schema, From: record.Search}
 	default:
-		return rest.Search{First: search.NewSearcher(p.search, schema, store.NewReader(p.pool)), Schema: schema, From: record.Search}
+		return rest.Search{First: p.searcher(schema), Schema: schema, From: record.Search}
 	}
+}
+
+// sharedViews is how old what a search finds may be beside what an index shows: half of
+// Elasticsearch's own interval.
+const sharedViews = 500 * time.Millisecond
+
+func (p *parts) searcher(schema *query.Schema) *search.Searcher {
+	s := search.NewSearcher(p.search, schema, store.NewReader(p.pool))
+	s.Share = sharedViews
+	return s
 }
 
 // searched is what queries can ask for.

@@ -2,6 +2,7 @@ package search_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
@@ -69,4 +70,36 @@ func TestAnExpiredViewIsSaid(t *testing.T) {
 	answer, err = u.Search(t.Context(), query.Question{Text: "corpus"})
 	require.NoError(t, err, "no index is no hit")
 	require.Empty(t, answer.Hits)
+}
+
+// TestFirstPagesShareAView asks twice within the time for which a view is shared, and
+// again when the server has lost that view.
+func TestFirstPagesShareAView(t *testing.T) {
+	t.Parallel()
+	world := querytest.NewWorld(t)
+	u := newUnderTest(t, world)
+	u.Share = time.Hour
+	corpora := querytest.Corpora(t, world, 3)
+	found := func() int {
+		answer, err := u.Search(t.Context(), query.Question{Text: "corpus"})
+		require.NoError(t, err)
+		return len(answer.Hits)
+	}
+	u.Put(t, corpora[:2]...)
+	require.Equal(t, 2, found())
+	u.Put(t, corpora[2:]...)
+	require.Equal(t, 2, found(), "the view is from before")
+
+	first, err := u.Search(t.Context(), query.Question{Text: "corpus", Limit: 1})
+	require.NoError(t, err)
+	second, err := u.Search(t.Context(), query.Question{Text: "corpus", Limit: 1, Cursor: first.Cursor})
+	require.NoError(t, err)
+	require.Empty(t, second.Cursor)
+	require.Equal(t, 2, found(), "the end of a walk does not close what others use")
+
+	require.NoError(t, u.client.Drop(t.Context())) // and with the indexes all views of them
+	_, err = u.client.Ensure(t.Context(), world.Mappings)
+	require.NoError(t, err)
+	u.Put(t, corpora...)
+	require.Equal(t, 3, found())
 }

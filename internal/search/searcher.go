@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/elastic/go-elasticsearch/v8/esapi"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/layers-pub/layers-appview/internal/query"
 )
@@ -27,6 +30,19 @@ type Searcher struct {
 	client   *Client
 	schema   *query.Schema
 	accounts accounts
+	// Share is for how long first pages are answered from one view of the indexes. Views
+	// cost the server more than a question that finds little; but what has come into the
+	// indexes meanwhile is not found. Zero opens a view for each.
+	Share time.Duration
+
+	shared  sync.Map // by collections, the sharedView that was opened last
+	opening singleflight.Group
+}
+
+// sharedView is one that no walk closes: it runs out.
+type sharedView struct {
+	id    string
+	until time.Time
 }
 
 // NewSearcher makes a searcher. The schema is that of the mappings which the indexes
@@ -64,19 +80,72 @@ func (s *Searcher) Search(ctx context.Context, q query.Question) (query.Answer, 
 
 // first answers with the first page.
 func (s *Searcher) first(ctx context.Context, plan *query.Plan) (query.Answer, error) {
-	ignore := true // a collection whose index is not there yet has no hits
-	var v view
-	err := s.client.do(ctx, esapi.OpenPointInTimeRequest{Index: s.aliases(plan.Collections), KeepAlive: keepAlive, IgnoreUnavailable: &ignore}, &struct {
-		ID *string `json:"id"`
-	}{&v.ID})
+	id, err := s.open(ctx, plan.Collections)
 	if err != nil {
-		return query.Answer{}, fmt.Errorf("elasticsearch: search: open view: %w", err)
+		return query.Answer{}, err
 	}
+	v := view{ID: id}
 	answer, err := s.page(ctx, plan, v)
-	if answer.Cursor == "" {
+	if gone(err) {
+		s.shared.Delete(viewKey(plan.Collections))
+	}
+	if answer.Cursor == "" && s.Share == 0 {
 		s.close(ctx, v)
 	}
 	return answer, err
+}
+
+// open opens a view of collections, or takes one that is young enough. Who gives up
+// does not end the opening for the others.
+func (s *Searcher) open(ctx context.Context, collections []syntax.NSID) (id string, err error) {
+	if s.Share == 0 {
+		return s.openView(ctx, collections)
+	}
+	key := viewKey(collections)
+	if v, ok := s.shared.Load(key); ok && time.Now().Before(v.(sharedView).until) {
+		return v.(sharedView).id, nil
+	}
+	opened := s.opening.DoChan(key, func() (any, error) {
+		until := time.Now().Add(s.Share)
+		opening, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
+		defer cancel()
+		id, err := s.openView(opening, collections)
+		if err == nil {
+			s.shared.Store(key, sharedView{id, until})
+		}
+		return id, err
+	})
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case result := <-opened:
+		if result.Err != nil {
+			return "", result.Err
+		}
+		return result.Val.(string), nil
+	}
+}
+
+const openTime = 10 * time.Second // for a view that several wait for
+
+func viewKey(collections []syntax.NSID) string {
+	var key strings.Builder
+	for _, c := range collections {
+		key.WriteString(string(c))
+		key.WriteByte(' ')
+	}
+	return key.String()
+}
+
+func (s *Searcher) openView(ctx context.Context, collections []syntax.NSID) (id string, err error) {
+	ignore := true // a collection whose index is not there yet has no hits
+	err = s.client.do(ctx, esapi.OpenPointInTimeRequest{Index: s.aliases(collections), KeepAlive: keepAlive, IgnoreUnavailable: &ignore}, &struct {
+		ID *string `json:"id"`
+	}{&id})
+	if err != nil {
+		return "", fmt.Errorf("elasticsearch: search: open view: %w", err)
+	}
+	return id, nil
 }
 
 func (s *Searcher) next(ctx context.Context, plan *query.Plan) (query.Answer, error) {

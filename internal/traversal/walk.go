@@ -142,7 +142,7 @@ type visit struct {
 // from goes so many hops from nodes that are met already; sign is that of the depths.
 func (w *walk) from(ctx context.Context, frontier []ID, f Filter, depth, sign int) error {
 	for hop := 1; hop <= depth && len(frontier) > 0; hop++ {
-		limit := len(w.edges) + 2*(w.maxEdges-len(w.edges)) // each new edge may come from both ends
+		limit := w.wanted(frontier)
 		perNode := max(minPerNode, limit/len(frontier))
 		steps, more, err := w.expand(ctx, frontier, f, perNode, limit)
 		if err != nil {
@@ -153,6 +153,30 @@ func (w *walk) from(ctx context.Context, frontier []ID, f Filter, depth, sign in
 		frontier = w.take(steps, sign)
 	}
 	return nil
+}
+
+// stepsPerNode are the steps that are read for each node which there is still room for:
+// some lead to the same one.
+const stepsPerNode = 3
+
+// wanted is how many steps to read from nodes: those that are known already come again,
+// which leaves the room that there is.
+func (w *walk) wanted(frontier []ID) int {
+	from := make(map[ID]bool, len(frontier))
+	for _, id := range frontier {
+		from[id] = true
+	}
+	again := 0
+	for _, e := range w.edges {
+		if from[e.From] {
+			again++
+		}
+		if from[e.To] {
+			again++
+		}
+	}
+	room := max(minPerNode, stepsPerNode*(w.maxNodes-len(w.nodes)))
+	return again + min(room, 2*(w.maxEdges-len(w.edges))) // each new edge may come from both ends
 }
 
 // take adds steps to the walk, and returns the nodes that are new and can be followed on.
