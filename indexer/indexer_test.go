@@ -8,10 +8,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/internal/simulate/fault"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
 
@@ -134,6 +136,47 @@ func TestBrokenChains(t *testing.T) {
 	}
 	require.Len(t, r.rkeys(bystander), len(faults))
 	require.Equal(t, store.Synchronized, r.repo(bystander).Sync)
+}
+
+// TestAHiddenGap leaves a commit out and has the next one say that it follows the one
+// before: since is not signed, but the tree that a commit changes is.
+func TestAHiddenGap(t *testing.T) {
+	t.Parallel()
+	var network fault.Network
+	r := newRig(t, simulate.Config{}, network.Config(simulate.ServerConfig{}))
+	account := r.account("amara")
+	before, err := r.world.Commit(account, simulate.Create(corpus, "before", named("before")))
+	require.NoError(t, err)
+	hidden := r.world.LastSeq() + 1
+	drop, splice := fault.Drop(fault.At(hidden)), fault.Splice(fault.At(hidden+1), string(before.Rev))
+	network.Add(drop, splice)
+	r.start()
+	r.commit(account, simulate.Create(corpus, "hidden", named("hidden")))
+	r.commit(account, simulate.Create(corpus, "after", named("after")))
+	r.caughtUp()
+	require.EqualValues(t, 1, drop.Fired())
+	require.EqualValues(t, 1, splice.Fired())
+	require.Equal(t, store.Desynchronized, r.repo(account).Sync)
+	require.Equal(t, []string{"before"}, r.rkeys(account))
+}
+
+// TestACommitTwice has a host send each commit of a repository twice: the second is
+// no break of the chain.
+func TestACommitTwice(t *testing.T) {
+	t.Parallel()
+	var network fault.Network
+	r := newRig(t, simulate.Config{}, network.Config(simulate.ServerConfig{}))
+	twice := fault.Duplicate(func(simulate.Frame) bool { return true })
+	network.Add(twice)
+	account := r.account("amara")
+	r.start()
+	for _, name := range []string{"one", "three", "two"} {
+		r.commit(account, simulate.Create(corpus, syntax.RecordKey(name), named(name)))
+	}
+	r.caughtUp()
+	require.GreaterOrEqual(t, twice.Fired(), int64(3))
+	require.Equal(t, store.Synchronized, r.repo(account).Sync)
+	require.Equal(t, []string{"one", "three", "two"}, r.rkeys(account))
 }
 
 // TestCommitsOfOtherCollectionsKeepTheChain has a followed repository commit records

@@ -7,7 +7,7 @@ import "slices"
 func catalog() []mutant {
 	return slices.Concat(
 		in("indexer/verify", "indexer/verify", "", false, verifyMutants),
-		in("indexer/firehose", "indexer/firehose", "TestConformance|TestDecode", false, firehoseMutants),
+		in("indexer/firehose", "indexer/firehose", "TestConformance|TestDecode|TestEveryTypeIsDecoded", false, firehoseMutants),
 		in("internal/directory", "internal/directory", "", false, directoryMutants),
 		in("indexer", "indexer", "", true, lineMutants),
 		in("internal/store", "internal/store", "", true, storeMutants),
@@ -153,8 +153,8 @@ var firehoseMutants = []mutant{
 }
 
 var directoryMutants = []mutant{
-	{name: "directory/guard: every address", file: "guard.go", old: "err != nil || !isPublic(ip)", new: "err != nil"},
-	{name: "directory/guard: every port", file: "guard.go", old: "if g.ports != nil && !slices.Contains(g.ports, port) {", new: "if false {"},
+	{name: "directory/guard: every address", file: "guard.go", old: "err != nil || !isPublic(ip)", new: "err != nil || isPublic(ip) && false"},
+	{name: "directory/guard: every port", file: "guard.go", old: "if g.ports != nil && !slices.Contains(g.ports, port) {", new: "if port == \"\" {"},
 	{name: "directory/guard: IPv4 in IPv6", file: "guard.go", old: "address = address.Unmap()\n", new: "\n"},
 	{name: "directory/guard: NAT64 to anywhere", file: "guard.go", old: "return isPublic(netip.AddrFrom4([4]byte(bytes[12:])))", new: "_ = bytes\n\t\treturn true"},
 	{name: "directory/guard: IPv6 outside of the global space", file: "guard.go", old: "address.Is6() && !globalIPv6.Contains(address)", new: "false"},

@@ -124,6 +124,12 @@ func WrongFields(pick Pick) []*Stream {
 	}
 }
 
+// Splice states of commits that they follow the one of a rev, as who hides those in
+// between would.
+func Splice(pick Pick, since string) *Stream {
+	return forges("hidden gap", pick, func(c *comatproto.SyncSubscribeRepos_Commit) { c.Since = &since })
+}
+
 // WrongRepository publishes commits as another account's.
 func WrongRepository(pick Pick, did string) *Stream {
 	return forges("another account's name", pick, func(c *comatproto.SyncSubscribeRepos_Commit) { c.Repo = did })
