@@ -15,14 +15,18 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	identityDirectory "github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/layers-pub/layers-appview/appview/caller"
 	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/traffic"
@@ -45,6 +49,8 @@ type Config struct {
 	// Concurrency bounds how many requests of each group are worked on at a time;
 	// default [traffic.Concurrency].
 	Concurrency map[traffic.Group]int
+	// Admins and Premium are the accounts of these tiers.
+	Admins, Premium []syntax.DID
 	// DrainDelay is how long a stopping server goes on to serve while /ready
 	// already answers 503, so that load balancers notice. Default: none.
 	DrainDelay time.Duration
@@ -54,12 +60,15 @@ type Config struct {
 
 // Deps are the parts that the server is put together from.
 type Deps struct {
-	XRPC    *xrpc.Service        // nil for a process that answers probes alone
-	REST    *rest.Service        // nil for none
-	Live    *live.Service        // lets clients follow the index; nil for none
-	Checks  []Check              // what has to answer for the process to be ready
-	Metrics *prometheus.Registry // where the server's own metrics go, and what /metrics shows
-	Logger  *slog.Logger
+	XRPC   *xrpc.Service   // nil for a process that answers probes alone
+	REST   *rest.Service   // nil for none
+	Live   *live.Service   // lets clients follow the index; nil for none
+	Quotas *traffic.Quotas // nil lets everybody in
+	// Directory has the keys of those who send a token; without it none is looked at.
+	Directory identityDirectory.Directory
+	Checks    []Check              // what has to answer for the process to be ready
+	Metrics   *prometheus.Registry // where the server's own metrics go, and what /metrics shows
+	Logger    *slog.Logger
 }
 
 // Limits of what a client may send, and of how long it may take.
@@ -164,12 +173,13 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 		recoverPanics,
 		middleware.CORSWithConfig(middleware.CORSConfig{
 			AllowMethods:  []string{http.MethodGet, http.MethodHead},
-			ExposeHeaders: []string{echo.HeaderXRequestID, xrpc.HeaderETag, echo.HeaderRetryAfter},
+			ExposeHeaders: slices.Concat([]string{echo.HeaderXRequestID, xrpc.HeaderETag, echo.HeaderRetryAfter}, traffic.Headers),
 			MaxAge:        int((24 * time.Hour).Seconds()),
 		}),
 		middleware.BodyLimit(maxBody),
 		compressed(packAbove),
 		deadline(s.cfg.RequestTimeout, deps.streams),
+		identify(s.callers(deps, id), deps.Quotas, groupsOf(deps)),
 		admit(limits, groupsOf(deps)),
 	)
 	get(e, "/health", answerJSON(map[string]string{"status": "ok"}))
@@ -197,6 +207,14 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 // streams tells whether a request is answered by something that sees to its time itself.
 func (d *Deps) streams(c echo.Context) bool {
 	return d.REST != nil && d.REST.Streams(c) || d.Live != nil && d.Live.Streams(c)
+}
+
+// callers tells who asks; nil if nobody can prove it.
+func (s *Server) callers(deps Deps, id identity) *caller.Callers {
+	if deps.Directory == nil {
+		return nil
+	}
+	return caller.New(caller.Config{DID: id.did, Fragment: serviceFragment, Directory: deps.Directory, Admins: s.cfg.Admins, Premium: s.cfg.Premium})
 }
 
 // get mounts h for GET and HEAD.

@@ -98,16 +98,17 @@ type reader interface {
 
 func startOn(t *testing.T, cfg Config, reads reader, checks ...Check) *bundle {
 	t.Helper()
+	return startWith(t, cfg, reads, Deps{Checks: checks})
+}
+
+func startWith(t *testing.T, cfg Config, reads reader, deps Deps) *bundle {
+	t.Helper()
 	c, err := catalog.Load()
 	require.NoError(t, err)
 	cfg.Listen, cfg.MetricsListen = "127.0.0.1:0", "127.0.0.1:0"
 	log := &logBuffer{}
-	server, err := New(cfg, Deps{
-		XRPC:    xrpc.New(c, reads, nil),
-		Checks:  checks,
-		Metrics: prometheus.NewRegistry(),
-		Logger:  slog.New(slog.NewJSONHandler(log, nil)),
-	})
+	deps.XRPC, deps.Metrics, deps.Logger = xrpc.New(c, reads, nil), prometheus.NewRegistry(), slog.New(slog.NewJSONHandler(log, nil))
+	server, err := New(cfg, deps)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/labstack/echo/v4"
 
+	"github.com/layers-pub/layers-appview/appview/caller"
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
@@ -129,6 +131,34 @@ func groupsOf(deps Deps) func(echo.Context) traffic.Group {
 			return traffic.Open
 		}
 		return deps.REST.Group(c)
+	}
+}
+
+// identify finds out who asks, and counts the request. Who has sent a token that does
+// not hold is told so, rather than taken for nobody in particular.
+func identify(callers *caller.Callers, quotas *traffic.Quotas, group func(echo.Context) traffic.Group) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			g := group(c)
+			if g == traffic.Open {
+				return next(c)
+			}
+			from := traffic.Caller{Tier: traffic.Anonymous, Address: c.RealIP()}
+			if callers != nil {
+				nsid, _ := xrpc.Method(c.Path())
+				var err error
+				if from, err = callers.Identify(c.Request(), from.Address, syntax.NSID(nsid)); err != nil {
+					if xrpc.AsError(err).Status == http.StatusUnauthorized {
+						c.Response().Header().Set(echo.HeaderWWWAuthenticate, "Bearer")
+					}
+					return err
+				}
+			}
+			if err := quotas.Take(c.Request().Context(), g, from, c.Response().Header()); err != nil {
+				return err
+			}
+			return next(c)
+		}
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
+// serviceFragment names the service entry of the DID document.
+const serviceFragment = "#layers_appview"
+
 // identity is this service as the network names it: did:web of its public origin.
 type identity struct {
 	did      string
@@ -32,7 +35,7 @@ func (id identity) document() any {
 		"@context": []string{"https://www.w3.org/ns/did/v1"},
 		"id":       id.did,
 		"service": []map[string]string{{
-			"id":              "#layers_appview",
+			"id":              serviceFragment,
 			"type":            "LayersAppView",
 			"serviceEndpoint": id.endpoint,
 		}},

@@ -94,7 +94,7 @@ func (c *Cache) Close() error {
 	if c.kept == nil {
 		return nil
 	}
-	return c.kept.client.Close()
+	return c.kept.redis.Close()
 }
 
 // tries is how often a request shares what turns out to be older than itself before it

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/volatile"
 	"github.com/layers-pub/layers-appview/test/rig"
 )
 
@@ -120,7 +122,7 @@ func TestRedisComesAndGoes(t *testing.T) {
 	w := newWorld(t, nil)
 	proxy, url := rig.Before(t, w.redis)
 	a := w.asker(url, Source{Collections: []syntax.NSID{things}})
-	a.kept.pause = time.Millisecond
+	a.kept.redis.Pause(time.Millisecond)
 	w.set(things, "one")
 	a.sees("one", 1)
 	a.settle()
@@ -159,10 +161,11 @@ func TestRedisThatFailsIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	a := w.asker(through(t, w.redis, "127.0.0.1:1"), Source{})
-	a.kept.pause = time.Hour
+	a.kept.redis.Pause(time.Hour)
 	asked := 0
 	for range 10 {
-		a.kept.try(t.Context(), func(context.Context) error { asked++; return errors.New("refused") })
+		err := a.kept.redis.Do(t.Context(), func(context.Context, *redis.Client) error { asked++; return errors.New("refused") })
+		require.ErrorIs(t, err, volatile.ErrAway)
 	}
 	require.Equal(t, 1, asked)
 	a.sees("nothing", 1)

@@ -137,7 +137,7 @@ func (d *document) answers(content map[string]any, text string, r *Route) map[st
 		},
 		"default": map[string]any{"$ref": "#/components/responses/Error"},
 	}
-	for _, status := range []string{"400", "503"} {
+	for _, status := range []string{"400", "401", "429", "503"} {
 		answers[status] = map[string]any{"$ref": "#/components/responses/Error"}
 	}
 	answers["431"] = map[string]any{"$ref": "#/components/responses/TooLong"}
@@ -156,7 +156,7 @@ func (d *document) responses() map[string]any {
 		}
 	}
 	return map[string]any{
-		"Error": of("400: the request is wrong, and `message` says where. 404: there is no such record or path. 503: a store does not answer; `Retry-After` says when to ask again.", "Error"),
+		"Error": of("400: the request is wrong, and `message` says where. 401: the token in `Authorization` does not hold. 404: there is no such record or path. 429: more requests in a minute than your tier has. 503: a store does not answer, or too many requests are under way; `Retry-After` says when to ask again.", "Error"),
 		"TooLong": map[string]any{
 			"description": "The address and the header have more than 64 KiB together. It is said before the request is read, and so without a body in JSON.",
 			"content":     map[string]any{"text/plain": map[string]any{"schema": Schema{"type": "string"}}},
@@ -239,6 +239,8 @@ func (d *document) query(q *catalog.Query) map[string]any {
 		"responses": map[string]any{
 			"200":     map[string]any{"description": "The answer, as its lexicon has it.", "content": content},
 			"400":     map[string]any{"$ref": "#/components/responses/XRPCError"},
+			"401":     map[string]any{"$ref": "#/components/responses/XRPCError"},
+			"429":     map[string]any{"$ref": "#/components/responses/XRPCError"},
 			"431":     map[string]any{"$ref": "#/components/responses/TooLong"},
 			"default": map[string]any{"$ref": "#/components/responses/XRPCError"},
 		},

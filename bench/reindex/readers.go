@@ -103,7 +103,7 @@ func (l *load) serve(ctx context.Context) error {
 		return err
 	}
 	l.base = "http://" + address
-	env := append(os.Environ(), "DATABASE_URL="+l.world.DatabaseURL, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn")
+	env := append(os.Environ(), "DATABASE_URL="+l.world.DatabaseURL, "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn")
 	if l.process, err = program.Launch(path, env, "api"); err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ type config struct {
 	// each group may do so at a time, where it is not the default.
 	RequestTime time.Duration
 	Concurrency map[traffic.Group]int
+	RateLimits  traffic.Policy
+	Admins      []syntax.DID
+	Premium     []syntax.DID
 	Cache       bool // answers are kept in Redis, if there is one
 
 	Relays       []string
@@ -117,6 +120,9 @@ func serveFlags() []cli.Flag {
 		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
 		&cli.DurationFlag{Name: "request-timeout", Category: categoryServe, Value: 10 * time.Second, Sources: cli.EnvVars("LAYERS_REQUEST_TIMEOUT"), Usage: "how long a request may wait for the stores, which then stop working on it"},
 		setting(categoryServe, "concurrency", "LAYERS_CONCURRENCY", "", "how many requests of a group one process works on at a time, as search=64,graph=32; the rest waits shortly, or is answered 503"),
+		setting(categoryServe, "rate-limits", "LAYERS_RATE_LIMITS", string(traffic.FailOpen), "what becomes of requests while Redis cannot count them: open lets them in, closed refuses them; off counts nobody at any time"),
+		setting(categoryServe, "admin-dids", "LAYERS_ADMIN_DIDS", "", "accounts of the tier admin, comma-separated DIDs"),
+		setting(categoryServe, "premium-dids", "LAYERS_PREMIUM_DIDS", "", "accounts of the tier premium, comma-separated DIDs"),
 		&cli.BoolWithInverseFlag{Name: "cache", Category: categoryServe, Value: true, Sources: cli.EnvVars("LAYERS_CACHE"), Usage: "keep answers of references, search and graph in Redis, where REDIS_URL is set"},
 	}
 }
@@ -224,6 +230,9 @@ func readConfig(command *cli.Command) (config, error) {
 		RequestTime:   command.Duration("request-timeout"),
 		Concurrency:   r.concurrency("concurrency"),
 		Cache:         command.Bool("cache"),
+		RateLimits:    traffic.Policy(r.choice("rate-limits", string(traffic.FailOpen), string(traffic.FailClosed), string(traffic.Off))),
+		Admins:        r.accounts("admin-dids"),
+		Premium:       r.accounts("premium-dids"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
 		RelayMaxWait:  command.Duration("relay-max-wait"),
@@ -377,6 +386,18 @@ func (r *configReader) concurrency(flag string) map[traffic.Group]int {
 			continue
 		}
 		out[traffic.Group(name)] = n
+	}
+	return out
+}
+
+func (r *configReader) accounts(flag string) []syntax.DID {
+	var out []syntax.DID
+	for _, item := range r.list(flag) {
+		did, err := syntax.ParseDID(item)
+		if err != nil {
+			r.fail(flag, "%q is no DID; write it as did:plc:...", item)
+		}
+		out = append(out, did)
 	}
 	return out
 }

@@ -49,12 +49,14 @@ var allowed = map[string][]string{
 	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
 
 	// The answers.
-	"appview/xrpc":    {"internal/record", "internal/catalog", "internal/store"},
-	"appview/traffic": {"appview/xrpc"},
-	"appview/live":    {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
-	"appview/cache":   {"internal/record", "internal/store"},
-	"appview/rest":    {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
-	"appview":         {"appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
+	"internal/volatile": {},
+	"appview/xrpc":      {"internal/record", "internal/catalog", "internal/store"},
+	"appview/traffic":   {"internal/volatile", "appview/xrpc"},
+	"appview/caller":    {"appview/traffic", "appview/xrpc"},
+	"appview/live":      {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview/cache":     {"internal/volatile", "internal/record", "internal/store"},
+	"appview/rest":      {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview":           {"appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
 	"internal/fixture":  {"lexicons", "internal/record"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v3"
@@ -21,6 +23,7 @@ import (
 	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/indexer"
 	"github.com/layers-pub/layers-appview/indexer/firehose"
@@ -52,6 +55,9 @@ func apiCommand() *cli.Command {
 			cfg, logger, err := begin(command, "database-url")
 			if err != nil {
 				return err
+			}
+			if cfg.RateLimits == traffic.FailClosed && cfg.RedisURL == "" {
+				return problem(command, "rate-limits", "closed needs --redis-url (REDIS_URL), since nothing else counts")
 			}
 			collectLess()
 			pool := store.Config{URL: cfg.DatabaseURL, MaxConns: apiConns, ReadOnly: true, Name: "layers api", StatementTime: cfg.RequestTime + statementGrace}
@@ -222,10 +228,18 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	var directory identity.Directory
+	if queries != nil {
+		directory = p.directory()
+		if p.quotas, err = traffic.NewQuotas(p.cfg.RedisURL, cmp.Or(p.cfg.RateLimits, traffic.Off), prometheus.DefaultRegisterer, p.logger.With("component", "quotas")); err != nil {
+			return nil, fmt.Errorf("preparing the rate limits: %w", err)
+		}
+	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
 		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
-	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+		Admins: p.cfg.Admins, Premium: p.cfg.Premium,
+	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Quotas: p.quotas, Directory: directory, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}

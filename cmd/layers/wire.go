@@ -15,6 +15,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/rest"
+	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/catalog"
@@ -40,6 +41,7 @@ type parts struct {
 	// relations is the graph in PostgreSQL; nil where Neo4j is enough.
 	relations *relations.Store
 	cache     *cache.Cache // nil for a role that answers nobody
+	quotas    *traffic.Quotas
 }
 
 // openParts loads the catalog and connects to PostgreSQL and to the projections
@@ -84,6 +86,7 @@ func (p *parts) close(ctx context.Context) {
 	if p.cache != nil {
 		err = p.cache.Close()
 	}
+	err = errors.Join(err, p.quotas.Close())
 	if p.graph != nil {
 		err = errors.Join(err, p.graph.Close(ctx))
 	}

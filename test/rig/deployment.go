@@ -108,7 +108,7 @@ func (d *Deployment) Worker() *Process { return Launch(d.T, d.Env, "worker", "wo
 func (d *Deployment) API() string {
 	d.T.Helper()
 	address := freeAddress(d.T)
-	p := Launch(d.T, append(d.Env, "LAYERS_LISTEN="+address, "LOG_LEVEL=warn"), "api", "api")
+	p := Launch(d.T, append(d.Env, "LAYERS_LISTEN="+address, "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"), "api", "api")
 	base := "http://" + address
 	Eventually(d.T, "the API to be ready", func() (bool, string) { return ready(base) }, p)
 	return base

@@ -1,0 +1,83 @@
+// Package volatile asks a Redis that is of use only if it answers at once: what is in
+// it may be lost, and who asks does without.
+package volatile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	answerTime   = 50 * time.Millisecond
+	dialTime     = 200 * time.Millisecond
+	pauseTime    = 2 * time.Second // after a failure, until one call tries again
+	connections  = 32
+	logNotBefore = 10 * time.Second
+)
+
+// ErrAway says that Redis did not answer, now or a moment ago.
+var ErrAway = errors.New("Redis does not answer") //nolint:staticcheck // a name
+
+// Client is a Redis that may be away.
+type Client struct {
+	redis  *redis.Client
+	logger *slog.Logger
+	pause  time.Duration
+	until  atomic.Int64 // nanoseconds; before that Redis is left alone
+	logged atomic.Int64
+}
+
+// Open prepares a client; it does not connect. Errors are of the URL.
+func Open(url string, logger *slog.Logger) (*Client, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("redis URL: %w", err)
+	}
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = dialTime, answerTime, answerTime, answerTime
+	options.MaxRetries, options.PoolSize, options.ContextTimeoutEnabled = -1, connections, true
+	return &Client{redis: redis.NewClient(options), logger: logger, pause: pauseTime}, nil
+}
+
+// Close ends the connections.
+func (c *Client) Close() error {
+	if err := c.redis.Close(); err != nil {
+		return fmt.Errorf("close the connections to Redis: %w", err)
+	}
+	return nil
+}
+
+// Pause sets how long Redis is left alone after a failure.
+func (c *Client) Pause(d time.Duration) { c.pause = d }
+
+// Do asks Redis, unless it failed just now. After a pause one call tries again, and the
+// others once that has succeeded. A key that is not there is no failure: [redis.Nil] is
+// for ask to deal with. Errors are [ErrAway] or the context's.
+func (c *Client) Do(ctx context.Context, ask func(context.Context, *redis.Client) error) error {
+	now, until := time.Now().UnixNano(), c.until.Load()
+	if now < until || until != 0 && !c.until.CompareAndSwap(until, now+int64(c.pause)) {
+		return ErrAway
+	}
+	asking, cancel := context.WithTimeout(ctx, 2*answerTime)
+	defer cancel()
+	err := ask(asking, c.redis)
+	if err == nil {
+		if until != 0 {
+			c.until.Store(0)
+		}
+		return nil
+	}
+	if gone := ctx.Err(); gone != nil { // it was not Redis that failed
+		return gone
+	}
+	c.until.Store(time.Now().UnixNano() + int64(c.pause))
+	if last := c.logged.Load(); now-last > int64(logNotBefore) && c.logged.CompareAndSwap(last, now) {
+		c.logger.WarnContext(ctx, "Redis does not answer, going on without", "error", err)
+	}
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
