@@ -14,6 +14,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/store/statistics"
 )
 
 // unserved is a service whose routes and document can be looked at.
@@ -21,7 +22,7 @@ func unserved(t *testing.T) *Service {
 	t.Helper()
 	c, err := catalog.Load()
 	require.NoError(t, err)
-	return New(Deps{Catalog: c, XRPC: xrpc.New(c, nil, nil), Search: Search{Schema: searchSchema(c)}, Version: "test"})
+	return New(Deps{Catalog: c, XRPC: xrpc.New(c, nil, nil), Search: Search{Schema: searchSchema(c)}, Stats: statistics.NewReader(nil), Version: "test"})
 }
 
 func documentOf(t *testing.T, s *Service) map[string]any {

@@ -50,6 +50,7 @@ type Deps struct {
 	XRPC    *xrpc.Service
 	Search  Search // without a schema there is none
 	Graph   Graph
+	Stats   counter       // nil for an interface without it
 	Cache   *cache.Cache  // nil to answer every request by itself
 	Live    *live.Service // nil for an interface without events
 	Version string        // of the program, for the OpenAPI document
@@ -62,6 +63,7 @@ type Service struct {
 	xrpc    *xrpc.Service
 	search  Search
 	graph   Graph
+	stats   counter
 	cache   *cache.Cache
 	live    *live.Service
 	version string
@@ -74,7 +76,7 @@ type Service struct {
 
 // New makes a service. It panics where rows of the table contradict each other.
 func New(deps Deps) *Service {
-	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, cache: deps.Cache, live: deps.Live, version: deps.Version}
+	s := &Service{catalog: deps.Catalog, reads: deps.Reads, xrpc: deps.XRPC, search: deps.Search, graph: deps.Graph, stats: deps.Stats, cache: deps.Cache, live: deps.Live, version: deps.Version}
 	s.types = recordTypes(deps.Catalog)
 	s.routes = prepared(s.table())
 	s.streams, s.groups, s.slots = map[string]bool{}, map[string]traffic.Group{}, make(chan struct{}, mostStreams)
@@ -98,6 +100,7 @@ func (s *Service) table() []Route {
 		s.exportRoutes(),
 		s.searchRoutes(),
 		s.eventRoutes(),
+		s.statsRoutes(),
 	} {
 		all = append(all, rows...)
 	}

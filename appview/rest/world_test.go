@@ -32,6 +32,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
+	"github.com/layers-pub/layers-appview/internal/store/statistics"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
@@ -83,7 +84,7 @@ func (w *world) serve(pool *pgxpool.Pool) {
 	queries := xrpc.New(w.catalog, reads, nil)
 	schema := searchSchema(w.catalog)
 	search := Search{First: fulltext.NewSearcher(pool, schema), Schema: schema, From: record.FullText}
-	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Graph: Graph{Questions: traversal.New(relations.New(pool)), From: record.Relations}, Cache: w.cache, Version: "test"})
+	w.rest = New(Deps{Catalog: w.catalog, Reads: reads, XRPC: queries, Search: search, Graph: Graph{Questions: traversal.New(relations.New(pool)), From: record.Relations}, Stats: statistics.NewReader(pool), Cache: w.cache, Version: "test"})
 	w.http = handlerOf(queries, w.rest)
 }
 

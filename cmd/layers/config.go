@@ -65,6 +65,9 @@ type config struct {
 
 	EventsKept time.Duration // 0: no log of events
 
+	// Statistics is how old they may become; 0 leaves refreshing them to the operator.
+	Statistics time.Duration
+
 	LogLevel  string
 	LogFormat string
 	Drain     time.Duration
@@ -149,6 +152,12 @@ func backfillFlags() []cli.Flag {
 func eventFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.DurationFlag{Name: "events-keep", Category: categoryFollow, Value: 24 * time.Hour, Sources: cli.EnvVars("LAYERS_EVENTS_KEEP"), Usage: "how far back clients can follow what has changed; 0 keeps no log of events, and there is nothing to follow"},
+	}
+}
+
+func statisticsFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{Name: "statistics-interval", Category: categoryRun, Value: 15 * time.Minute, Sources: cli.EnvVars("LAYERS_STATISTICS_INTERVAL"), Usage: "how old the statistics may become before they are computed anew; 0 leaves that to `layers stats refresh`"},
 	}
 }
 
@@ -266,6 +275,9 @@ func readConfig(command *cli.Command) (config, error) {
 	cfg.EventsKept = command.Duration("events-keep")
 	if cfg.EventsKept < 0 {
 		r.fail("events-keep", "%s is no time that something can be kept", cfg.EventsKept)
+	}
+	if cfg.Statistics = command.Duration("statistics-interval"); cfg.Statistics < 0 || cfg.Statistics > 0 && cfg.Statistics < time.Second {
+		r.fail("statistics-interval", "%s is too short; use 0 or at least 1s", cfg.Statistics)
 	}
 	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
 }

@@ -44,7 +44,7 @@ func devCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			cfg.Drain = 10 * time.Second
+			cfg.Drain, cfg.Statistics = 10*time.Second, 15*time.Second
 			return (&dev{out: command.Root().Writer, command: command, parts: parts{cfg: cfg, logger: logger}}).run(ctx)
 		},
 	}
@@ -92,6 +92,7 @@ func (d *dev) run(ctx context.Context) error {
 		group.Go(func() error { return generate(ctx) })
 		group.Go(func() error { return line.Run(ctx) })
 		group.Go(func() error { return d.trimEvents(ctx) })
+		group.Go(func() error { return d.count(ctx) })
 		group.Go(func() error { return d.report(ctx) })
 		return d.work(ctx, line.Behind)
 	})

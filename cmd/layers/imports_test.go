@@ -34,10 +34,11 @@ var allowed = map[string][]string{
 	"internal/traversal": {"internal/record"},
 	"internal/graph":     {"internal/record", "internal/traversal"},
 	// Beside the truth in the same database, but with no part in it.
-	"internal/store/relations": {"internal/record", "internal/traversal"},
-	"internal/store/fulltext":  {"internal/record", "internal/query", "internal/store"},
-	"indexer/verify":           {"internal/record"},
-	"indexer/resync":           {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
+	"internal/store/relations":  {"internal/record", "internal/traversal"},
+	"internal/store/fulltext":   {"internal/record", "internal/query", "internal/store"},
+	"internal/store/statistics": {"internal/record"},
+	"indexer/verify":            {"internal/record"},
+	"indexer/resync":            {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
 
 	// From the truth to its projections.
 	"indexer/project":   {"internal/record", "internal/query", "internal/catalog", "internal/search", "internal/graph", "internal/traversal"},
@@ -55,7 +56,7 @@ var allowed = map[string][]string{
 	"appview/caller":    {"appview/traffic", "appview/xrpc"},
 	"appview/live":      {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview/cache":     {"internal/volatile", "internal/record", "internal/store"},
-	"appview/rest":      {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
+	"appview/rest":      {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "internal/store/statistics", "appview/xrpc"},
 	"appview":           {"appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
@@ -67,7 +68,7 @@ var allowed = map[string][]string{
 
 	// The wiring.
 	"cmd/layers": {
-		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/traversal",
+		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},

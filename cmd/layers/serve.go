@@ -34,6 +34,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
+	"github.com/layers-pub/layers-appview/internal/store/statistics"
 )
 
 // apiConns is how many queries one API process has in PostgreSQL at a time: with
@@ -103,7 +104,7 @@ func indexerCommand() *cli.Command {
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
 		Flags: slices.Concat(followFlags(), resyncFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
-			backfillFlags(), eventFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+			backfillFlags(), eventFlags(), statisticsFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
@@ -117,6 +118,7 @@ func indexerCommand() *cli.Command {
 				line := p.indexer(p.routes())
 				group.Go(func() error { return line.Run(ctx) })
 				group.Go(func() error { return p.trimEvents(ctx) })
+				group.Go(func() error { return p.count(ctx) })
 				if command.Bool("no-workers") {
 					return nil
 				}
@@ -203,7 +205,7 @@ func (p *parts) rest(queries *xrpc.Service, follow *live.Service) (_ *rest.Servi
 		return nil, fmt.Errorf("preparing the cache: %w", err)
 	}
 	return rest.New(rest.Deps{
-		Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Cache: p.cache, Live: follow, Version: version,
+		Catalog: p.catalog, Reads: store.NewReader(p.pool), XRPC: queries, Search: p.searches(), Graph: p.traversals(), Stats: statistics.NewReader(p.pool), Cache: p.cache, Live: follow, Version: version,
 	}), nil
 }
 

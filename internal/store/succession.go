@@ -214,6 +214,12 @@ func (s *Succession) steps() []string {
 		`INSERT INTO NEXT.dead_letters (created_at, host, seq, did, collection, rkey, rev, cid, stage, class, path, reason, expected, received, raw, identity)
 			SELECT created_at, host, seq, did, collection, rkey, rev, cid, stage, class, path, reason, expected, received, raw, identity
 			FROM NOW.dead_letters WHERE stage LIKE 'project:%' ON CONFLICT (identity) DO NOTHING`,
+		// Views are bound to tables, not to names: those of the read tables that are about to
+		// go are made again, and are empty until they are refreshed.
+		`CREATE TEMPORARY TABLE views ON COMMIT DROP AS SELECT c.oid, relname, rtrim(pg_get_viewdef(c.oid), ';') AS definition,
+				ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = c.oid) AS indexes
+			FROM pg_class c WHERE relnamespace = '` + nextSchema + `'::regnamespace AND relkind = 'm'`,
+		"DROP MATERIALIZED VIEW NEXT.corpus_statistics, NEXT.label_distribution, NEXT.annotation_coverage, NEXT.graph_density",
 		// The read tables are a projection, which happens to be here: it moves as it is.
 		"DROP TABLE NEXT.annotations, NEXT.annotation_layers, NEXT.relations, NEXT.relation_records, NEXT.search_documents",
 		"ALTER TABLE NOW.annotations SET SCHEMA " + nextSchema,
@@ -226,6 +232,13 @@ func (s *Succession) steps() []string {
 		// Those who follow the log know other events than those of the next tables' making.
 		"DELETE FROM NEXT.events",
 		"UPDATE NEXT.event_log n SET after = c.version, recording = o.recording, purged_at = now() FROM NEXT.clock c, NOW.event_log o",
+		`DO $$ DECLARE view record; statement text; BEGIN
+			FOR view IN SELECT * FROM pg_temp.views ORDER BY oid LOOP
+				EXECUTE format('CREATE MATERIALIZED VIEW NEXT.%I AS %s WITH NO DATA', view.relname, view.definition);
+				FOREACH statement IN ARRAY view.indexes LOOP EXECUTE statement; END LOOP;
+			END LOOP;
+		END $$`,
+		"UPDATE NEXT.statistics SET refreshed_at = NULL",
 		"DROP TABLE NEXT.succession",
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.

@@ -94,7 +94,7 @@ func (s *Succession) grants() string {
 		FOR statement IN
 			SELECT format('GRANT %s ON NEXT.%I TO %s', a.privilege_type, c.relname, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
 			FROM pg_class c, aclexplode(c.relacl) a
-			WHERE c.relnamespace = to_regnamespace(` + quote(pgx.Identifier{s.schema}.Sanitize()) + `) AND c.relkind IN ('r', 'p') AND a.grantee <> c.relowner
+			WHERE c.relnamespace = to_regnamespace(` + quote(pgx.Identifier{s.schema}.Sanitize()) + `) AND c.relkind IN ('r', 'p', 'v', 'm') AND a.grantee <> c.relowner
 				AND EXISTS (SELECT FROM pg_class n WHERE n.relnamespace = '` + nextSchema + `'::regnamespace AND n.relname = c.relname)
 			UNION ALL
 			SELECT format('GRANT %s ON SCHEMA ` + nextSchema + ` TO %s', a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
