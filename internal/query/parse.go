@@ -23,6 +23,8 @@ type Clause struct {
 	// Values are what a Term, Number or Flag can be: any of them. Languages are in lower
 	// case, types are collections.
 	Values []string
+	// Range is what a Number has to be in, in place of Values.
+	Range *Range
 }
 
 // Is tells whether the field's values are compared in that way.
@@ -34,7 +36,9 @@ func (c Clause) Is(kind Kind) bool { return slices.Contains(c.Kinds, kind) }
 //	beginning*      with a word that begins so
 //	"two words"     with these words one after the other
 //	field:value     whose field has this value; quote one with spaces
+//	field>8         whose field is a number above 8; also >=, < and <=
 //	lang:yo         in this language, or a narrower one
+//	confidence>800  with an annotation of which this holds; see [AnnotationField]
 //	-clause         without it
 //
 // Everything must hold. A word that has several parts, such as well-known, is a
@@ -83,10 +87,16 @@ func (p *parser) clause() (c Clause, err error) {
 		c.Not = true
 		p.pos++
 	}
-	if name, ok := p.name(); ok {
+	name, operator := p.name()
+	if operator != "" {
 		c.Field, c.Kinds = p.schema.field(name)
-		if len(c.Kinds) == 0 {
-			return c, wrong(p.text, start, `use one of `+p.schema.fields()+`, or put it in quotes ("`+name+`:...") to look for the words`, "there is no field %q", name)
+		switch {
+		case len(c.Kinds) == 0:
+			return c, wrong(p.text, start, `use one of `+p.schema.fields()+`, or put it in quotes ("`+name+operator+`...") to look for the words`, "there is no field %q", name)
+		case operator != ":" && !c.Is(Number):
+			return c, wrong(p.text, start, "write "+name+":value", "%s is no number, which %s compares", name, operator)
+		case c.Not && annotationField(c.Field):
+			return c, wrong(p.text, start, "ask for the opposite, as confidence<=800 for -confidence>800", "a minus before %s cannot be answered", name)
 		}
 	}
 	at := p.pos
@@ -94,28 +104,36 @@ func (p *parser) clause() (c Clause, err error) {
 	if err != nil {
 		return c, err
 	}
+	complain := func(remedy, problem string, args ...any) error { return wrong(p.text, at, remedy, problem, args...) }
 	switch {
 	case value == "" && c.Field != "":
-		return c, wrong(p.text, at, "write "+c.Field+":value without a space between", "%s has no value", c.Field)
+		return c, wrong(p.text, at, "write "+c.Field+operator+"value without a space between", "%s has no value", c.Field)
 	case value == "" && c.Not:
 		return c, wrong(p.text, start, "write -word without a space between", "nothing follows the minus")
 	}
-	return p.schema.compare(c, value, quoted, func(remedy, problem string, args ...any) error {
-		return wrong(p.text, at, remedy, problem, args...)
-	})
+	if operator != "" && operator != ":" || c.Field == ConfidenceField {
+		return c.compareNumber(operator, value, complain)
+	}
+	return p.schema.compare(c, value, quoted, complain)
 }
 
-// name reads field: if that comes next.
-func (p *parser) name() (string, bool) {
+// name reads a field and what it is compared by, if those come next: a colon, or an
+// operator for numbers.
+func (p *parser) name() (name, operator string) {
 	rest := p.text[p.pos:]
 	end := strings.IndexFunc(rest, func(r rune) bool {
 		return r != '_' && r != '.' && (r >= utf8.RuneSelf || !unicode.IsLetter(r) && !unicode.IsDigit(r))
 	})
-	if end <= 0 || rest[end] != ':' {
-		return "", false
+	if end <= 0 {
+		return "", ""
 	}
-	p.pos += end + 1
-	return rest[:end], true
+	for _, operator := range []string{":", ">=", "<=", ">", "<"} {
+		if strings.HasPrefix(rest[end:], operator) {
+			p.pos += end + len(operator)
+			return rest[:end], operator
+		}
+	}
+	return "", ""
 }
 
 // value reads a word up to the next space, or what is in quotes.

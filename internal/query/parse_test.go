@@ -1,6 +1,7 @@
 package query
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -37,7 +38,15 @@ func TestParse(t *testing.T) {
 		`name:X1`:                {{Field: "name", Kinds: []Kind{Text, Term}, Words: []string{"x1"}, Values: []string{"X1"}}},
 		`metadata.personaRef:at`: {{Field: "metadata.personaRef", Kinds: term, Values: []string{"at"}}},
 		`"kind:of"`:              {{Kinds: text, Words: []string{"kind", "of"}}},
-		`knowledge:wikidata:Q42`: {{Field: "knowledge", Kinds: term, Values: []string{"wikidata:Q42"}}},
+		`expressionCount>7`:      {{Field: "expressionCount", Kinds: []Kind{Number}, Range: &Range{8, math.MaxInt64}}},
+		`-expressionCount<=-7`:   {{Not: true, Field: "expressionCount", Kinds: []Kind{Number}, Range: &Range{math.MinInt64, -7}}},
+		`confidence>=800`:        {{Field: ConfidenceField, Kinds: []Kind{Number}, Range: &Range{800, math.MaxInt64}}},
+		`annotation.confidence<9 confidence:5`: {
+			{Field: ConfidenceField, Kinds: []Kind{Number}, Range: &Range{math.MinInt64, 8}}, {Field: ConfidenceField, Kinds: []Kind{Number}, Range: &Range{5, 5}},
+		},
+		`annotation.label:"B-PER"`: {{Field: "annotation.label", Kinds: term, Values: []string{"B-PER"}}},
+		`"a>b"`:                    {{Kinds: text, Words: []string{"a", "b"}}},
+		`knowledge:wikidata:Q42`:   {{Field: "knowledge", Kinds: term, Values: []string{"wikidata:Q42"}}},
 	} {
 		got, err := Parse(schema(), typed)
 		require.NoError(t, err, typed)
@@ -57,6 +66,14 @@ func TestParseSaysWhereAndWhatToDo(t *testing.T) {
 		`a nope:b`:                `at character 3: there is no field "nope"; use one of`,
 		`http://x`:                `or put it in quotes ("http:...") to look for the words`,
 		`type:nope`:               `at character 6: there is no type "nope" to search; use one of pub.layers.corpus.corpus`,
+		`domain>3`:                `at character 1: domain is no number, which > compares; write domain:value`,
+		`name>=3`:                 `name is no number`,
+		`a>b`:                     `or put it in quotes ("a>...") to look for the words`,
+		`expressionCount>`:        `at character 17: expressionCount has no value; write expressionCount>value without a space between`,
+		`expressionCount>1.5`:     `at character 17: "1.5" is no number to compare with; use a whole number`,
+		`confidence>0.8`:          `at character 12: "0.8" is no confidence; use a whole number: a confidence is 0 to 1000, so 0.8 is 800`,
+		`confidence<1001`:         `there is no confidence of 1001; use 0 to 1000`,
+		`-confidence>8`:           `at character 1: a minus before confidence cannot be answered; ask for the opposite`,
 		"a\xff":                   `not valid UTF-8`,
 		strings.Repeat("a ", 33):  `at character 65: the query has more than 32 parts; leave some out`,
 		strings.Repeat("x", 2001): `of 2000 at most; ask for less`,
@@ -87,6 +104,19 @@ func TestPrepare(t *testing.T) {
 	require.Equal(t, []syntax.NSID{"pub.layers.annotation.annotationLayer"}, layers.Collections)
 	require.Equal(t, "annotations", layers.Annotated)
 
+	asked := &AnnotationFilter{Anchor: "textSpan"}
+	layers, err = s.Prepare(Question{Text: "kind:span confidence>799 annotation.label:PER confidence<900 confidence<=950", Annotations: asked})
+	require.NoError(t, err)
+	low, high := int64(800), int64(899)
+	require.Equal(t, &AnnotationFilter{Label: "PER", Anchor: "textSpan", ConfidenceMin: &low, ConfidenceMax: &high}, layers.Annotations)
+	require.Equal(t, AnnotationFilter{Anchor: "textSpan"}, *asked, "the question stays as it is")
+	require.Len(t, layers.Clauses, 1)
+	_, err = s.Prepare(Question{Text: "annotation.label:a annotation.label:b"})
+	require.ErrorContains(t, err, "annotation.label is asked for twice")
+	counted, err := s.Prepare(Question{Text: "expressionCount>1"})
+	require.NoError(t, err)
+	require.Equal(t, []syntax.NSID{"pub.layers.corpus.corpus"}, counted.Collections)
+
 	// A cursor is good for its question alone, at any page size, and for the store that made it.
 	type position struct{ A, B int }
 	cursor, err := p.NextCursor(position{1, 2})
@@ -115,7 +145,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, c := range clauses {
-			require.True(t, len(c.Words) > 0 || len(c.Values) > 0, "%q: %+v", typed, c)
+			require.True(t, len(c.Words) > 0 || len(c.Values) > 0 || c.Range != nil, "%q: %+v", typed, c)
 		}
 	})
 }

@@ -40,18 +40,21 @@ func (p *Plan) Ranked() bool {
 
 // Prepare checks a question. Errors are [*SyntaxError], [*Invalid] and [ErrCursor].
 func (s *Schema) Prepare(q Question) (*Plan, error) {
-	p := &Plan{Annotations: q.Annotations, Limit: cmp.Or(q.Limit, DefaultLimit), First: q.Cursor == "", cursor: q.Cursor}
+	p := &Plan{Limit: cmp.Or(q.Limit, DefaultLimit), First: q.Cursor == "", cursor: q.Cursor}
 	if p.Limit < 1 || p.Limit > MaxLimit {
 		return nil, invalid("limit", "it is %d; use 1 to %d", q.Limit, MaxLimit)
-	}
-	if err := s.narrow(p, q); err != nil {
-		return nil, err
 	}
 	clauses, err := Parse(s, q.Text)
 	if err != nil {
 		return nil, err
 	}
-	p.Clauses = clauses
+	if p.Clauses, p.Annotations, err = ofOne(clauses, q.Annotations); err != nil {
+		return nil, err
+	}
+	if err := s.narrow(p, q); err != nil {
+		return nil, err
+	}
+	s.numbered(p)
 	if err := s.filter(p, q); err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func (s *Schema) narrow(p *Plan, q Question) error {
 	if len(p.Collections) == 0 {
 		p.Collections = s.Collections()
 	}
-	if q.Annotations == nil {
+	if p.Annotations == nil {
 		return nil
 	}
 	p.Collections = slices.DeleteFunc(p.Collections, func(collection syntax.NSID) bool {
@@ -93,7 +96,7 @@ func (s *Schema) narrow(p *Plan, q Question) error {
 	if len(p.Collections) == 0 {
 		return invalid("annotations", "none of the types asked for has annotations")
 	}
-	if c := q.Annotations.ConfidenceMin; c != nil && (*c < 0 || *c > 1000) {
+	if c := p.Annotations.ConfidenceMin; c != nil && (*c < 0 || *c > maxConfidence+1) {
 		return invalid("annotations", "a confidence is 0 to 1000, not %d", *c)
 	}
 	return nil

@@ -50,6 +50,7 @@ type AnnotationFilter struct {
 	Label, Value  string
 	Anchor        string // the member of the anchor that is set: textSpan, tokenRef, ...
 	ConfidenceMin *int64 // 0-1000
+	ConfidenceMax *int64
 }
 
 // Fields of all types, beside the properties of their records.

@@ -94,6 +94,9 @@ func (s *Schema) field(name string) (path string, kinds []Kind) {
 	case TypeField, KnowledgeField:
 		return name, []Kind{Term}
 	}
+	if path, kinds := s.ofAnnotations(name); kinds != nil {
+		return path, kinds
+	}
 	return name, s.kinds[name]
 }
 
@@ -104,6 +107,9 @@ func (s *Schema) fields() string {
 		if !strings.Contains(path, ".") {
 			names = append(names, path)
 		}
+	}
+	if len(s.Annotated()) > 0 {
+		names = append(names, "confidence", AnnotationLabel, AnnotationValue, AnnotationAnchor)
 	}
 	slices.Sort(names)
 	return strings.Join(slices.Compact(names), ", ")

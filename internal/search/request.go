@@ -97,6 +97,9 @@ func condition(c query.Clause) any {
 		}
 		return anyOf(either...)
 	}
+	if c.Range != nil {
+		return map[string]any{"range": map[string]any{"value." + c.Field: map[string]any{"gte": c.Range.Min, "lte": c.Range.Max}}}
+	}
 	var either []any
 	for _, kind := range c.Kinds {
 		field := "value." + c.Field
@@ -154,8 +157,15 @@ func annotation(plan *query.Plan) []any {
 			conditions = append(conditions, terms(path+field, []string{value}))
 		}
 	}
+	confidence := map[string]any{}
 	if a.ConfidenceMin != nil {
-		conditions = append(conditions, map[string]any{"range": map[string]any{path + "confidence": map[string]any{"gte": *a.ConfidenceMin}}})
+		confidence["gte"] = *a.ConfidenceMin
+	}
+	if a.ConfidenceMax != nil {
+		confidence["lte"] = *a.ConfidenceMax
+	}
+	if len(confidence) > 0 {
+		conditions = append(conditions, map[string]any{"range": map[string]any{path + "confidence": confidence}})
 	}
 	return conditions
 }

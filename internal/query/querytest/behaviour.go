@@ -65,6 +65,46 @@ func (s *suite) annotations(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, []string{"apart", "same", "token"}, s.found(t, query.Question{Text: "label:person"}))
+	s.compared(t)
+}
+
+// compared asks by numbers: of annotations, what has to be true of the same one.
+func (s *suite) compared(t *testing.T) {
+	s.Put(t,
+		s.projected(t, writer, Corpus, "small", map[string]any{"name": "Small", "expressionCount": int64(9)}),
+		s.projected(t, writer, Corpus, "large", map[string]any{"name": "Large", "expressionCount": int64(100)}),
+		s.projected(t, writer, Corpus, "unknown", map[string]any{"name": "Unknown"}),
+		s.projected(t, other, Layer, "best", map[string]any{
+			"expression": uri(writer, Expression, "yo-tone"), "kind": "span", "rank": int64(1), "annotations": []any{annotation("LOC", 800, 0)},
+		}),
+	)
+	for text, want := range map[string][]string{
+		`expressionCount>9`:                           {"large"},
+		`expressionCount>=9`:                          {"small", "large"},
+		`expressionCount<100`:                         {"small"},
+		`expressionCount>9 expressionCount<=100`:      {"large"},
+		`expressionCount:9`:                           {"small"},
+		`-expressionCount>9 type:corpus name:unknown`: {"unknown"},
+		`rank<=1`:                                              {"best"},
+		`confidence>=950`:                                      {"token"},
+		`confidence>800 annotation.label:PERSON`:               {"same", "token"},
+		`confidence>800 confidence<=900`:                       {"apart", "same"},
+		`confidence:800`:                                       {"best"},
+		`confidence<=100 kind:span`:                            {"same"},
+		`annotation.label:PERSON annotation.anchor:tokenRef`:   {"token"},
+		`annotation.label:PERSON confidence>800 kind:span`:     {"same"},
+		`annotation.label:ORG confidence<900 confidence>100`:   {},
+		`annotation.value:Olú confidence>940 confidence<=1000`: {"token"},
+	} {
+		require.ElementsMatch(t, want, s.found(t, query.Question{Text: text}), text)
+	}
+	answer, err := s.Search(t.Context(), query.Question{Text: "confidence>800 annotation.label:PERSON kind:span"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, answer.Hits[0].Matching, "what matches is shown")
+	for _, rkey := range []string{"small", "large", "unknown"} {
+		s.put(t, writer, Corpus, rkey, nil)
+	}
+	s.put(t, other, Layer, "best", nil)
 }
 
 func (s *suite) facets(t *testing.T) {

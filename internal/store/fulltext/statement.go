@@ -106,6 +106,9 @@ func (st *statement) condition(c query.Clause) string {
 	case query.LanguageField:
 		return st.terms(withinLanguage, c.Values)
 	}
+	if c.Range != nil {
+		return st.within(c.Field, *c.Range)
+	}
 	var either []string
 	for _, kind := range c.Kinds {
 		if kind == query.Text {
@@ -124,6 +127,15 @@ func (st *statement) terms(field string, values []string) string {
 		terms[i] = term(field, record.FilterTerm(v))
 	}
 	return "d.terms && " + st.arg(terms) + "::text[]"
+}
+
+// within is whether the document has a number in a range at a field, which may be
+// something else in another collection.
+func (st *statement) within(field string, r query.Range) string {
+	prefix := st.arg(term(field, ""))
+	number := "substr(t, length(" + prefix + "::text) + 1)"
+	return "EXISTS (SELECT FROM unnest(d.terms) t WHERE starts_with(t, " + prefix + ") AND CASE WHEN " + number + " ~ '^-?[0-9]{1,18}$' THEN " +
+		number + "::bigint BETWEEN " + st.arg(r.Min) + " AND " + st.arg(r.Max) + " END)"
 }
 
 // tsquery spells the words that all have to be there, each after a prefix.
@@ -163,6 +175,9 @@ func (st *statement) annotation() string {
 	}
 	if f.ConfidenceMin != nil {
 		conditions += " AND a.confidence >= " + st.arg(*f.ConfidenceMin)
+	}
+	if f.ConfidenceMax != nil {
+		conditions += " AND a.confidence <= " + st.arg(*f.ConfidenceMax)
 	}
 	return conditions
 }
