@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/labstack/echo/v4"
 
 	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -44,6 +45,12 @@ type degradable interface{ isDegraded() bool }
 // answer has a call answered: by what was kept, if the route allows it.
 func (s *Service) answer(c *Call) error {
 	r := c.route
+	if r.Answer.Lines != nil && !r.Stream {
+		c.Response().Header().Add(echo.HeaderVary, echo.HeaderAccept)
+		if wantsLines(c.Context) {
+			return r.Handler(c)
+		}
+	}
 	q, ok := c.question()
 	if s.cache == nil || !ok {
 		return r.Handler(c)

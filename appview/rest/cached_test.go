@@ -2,6 +2,7 @@ package rest
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -113,10 +114,21 @@ func TestAnswersByHandleAndLaterPagesAreNotKept(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 }
 
-// TestRoutesThatKeepAnswersHaveNoLines holds the table to what Cache asks of a route.
-func TestRoutesThatKeepAnswersHaveNoLines(t *testing.T) {
+// TestRoutesThatKeepAnswersAreNoStreams holds the table to what Cache asks of a route, and
+// lines that are asked for by Accept to be written to who asks.
+func TestRoutesThatKeepAnswersAreNoStreams(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.keep(t)
+	w.put(t, alice, corpora, "c", map[string]any{"name": "Quokka"})
+	w.follow(t)
+	for range 3 {
+		require.JSONEq(t, "1", string(field(t, w.ask(t, Prefix+"/search?q=quokka").body, "total", "value")))
+		hits, last := hitLines(t, w.ask(t, Prefix+"/search?q=quokka", "Accept", mediaLines))
+		require.Len(t, hits, 1)
+		require.Equal(t, "complete", last.End)
+	}
+	require.Equal(t, "Accept", w.ask(t, Prefix+"/search?q=quokka").header.Get("Vary"))
 	n := 0
 	for _, r := range w.rest.Routes() {
 		if r.Cache.For == 0 {
@@ -124,7 +136,18 @@ func TestRoutesThatKeepAnswersHaveNoLines(t *testing.T) {
 		}
 		n++
 		require.False(t, r.Stream, r.Path)
-		require.Nil(t, r.Answer.Lines, r.Path)
 	}
 	require.Positive(t, n)
+}
+
+// field is what a JSON object has at a path.
+func field(t *testing.T, body []byte, path ...string) (raw json.RawMessage) {
+	t.Helper()
+	raw = body
+	for _, name := range path {
+		var object map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(raw, &object), "%s", raw)
+		raw = object[name]
+	}
+	return raw
 }

@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/labstack/echo/v4"
-
 	"github.com/layers-pub/layers-appview/appview/xrpc"
 	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -108,7 +106,6 @@ func (s *Service) list(t *recordType) Handler {
 		if err != nil {
 			return err
 		}
-		c.Response().Header().Add(echo.HeaderVary, echo.HeaderAccept)
 		if wantsLines(c.Context) {
 			return s.streamList(c, list, shape)
 		}

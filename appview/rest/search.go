@@ -51,20 +51,21 @@ func (s *Service) searchRoutes() []Route {
 		}
 	}
 	slices.Sort(names)
-	q := Text("q", "What to look for. All words have to be there, whatever their case, accents and normal form; `\"two words\"` one after the other; `begin*`; `-word` or `-\"some words\"` not there; `lang:yo`; `field:value` for a property of the records, or for `label`, `type` and `knowledge`.", "oríkì lang:yo -draft")
+	q := Text("q", "What to look for. All words have to be there, whatever their case, accents and normal form; `\"two words\"` one after the other; `begin*`; `-word` or `-\"some words\"` not there; `lang:yo`; `field:value` for a property of the records, or for `label`, `type` and `knowledge`; `field>8`, also `>=`, `<` and `<=`, for whole numbers. `confidence>800`, `annotation.label:PERSON`, `annotation.value:…` and `annotation.anchor:…` hold of the same annotation, compared exactly.", "oríkì lang:yo -draft")
 	q.MaxLength = pointer(query.MaxText)
 	kinds := Repeated(Choice("type", "Only records of this type; several are any of them.", names...))
-	rows := []Route{{
-		Path: "/search", ID: "search", Tag: "search",
-		Summary:     "Full text over every type that can be searched",
+	found := func(example any) Answer {
+		return Answer{Description: "A page of hits.", Schema: answerSchema(), Example: example, Lines: hitLineSchema()}
+	}
+	text := Route{
+		Path: "/search", ID: "search", Summary: "Full text over every type that can be searched",
 		Description: "The best hits first, or the newest where nothing is to be ranked. Highlights say where in the record the words are, by bytes of UTF-8 and by characters. Facets count the hits by type and language on the first page. A walk through the pages sees the index as it was at its begin for two minutes after each page.",
 		Params:      []Param{q, kinds, languageParam("Only records that name this language or a narrower one; several are any of them."), Limit(query.MaxLimit, query.DefaultLimit), Cursor()},
-		Answer:      Answer{Description: "A page of hits.", Schema: answerSchema(), Example: exampleHits(false)},
-		Handler:     s.searchText,
-		Cache:       Cache{For: keepFound, By: s.typesAsked, From: s.search.From},
-	}, {
-		Path: "/annotations", ID: "search.annotations", Tag: "search",
-		Summary:     "Annotation layers with a matching annotation",
+		Answer:      found(exampleHits(false)), Handler: s.searched(s.textQuestion),
+		Cache: Cache{For: keepFound, By: s.typesAsked, From: s.search.From},
+	}
+	annotations := Route{
+		Path: "/annotations", ID: "search.annotations", Summary: "Annotation layers with a matching annotation",
 		Description: "`label`, `value`, `confidence_min` and `anchor` hold of the same annotation, which is shown with its layer: up to 100 of each. Labels and values are compared exactly. The facets are the labels of all matching annotations, and the kinds, subkinds and formalisms of their layers. `language` is the layer's own.",
 		Params: []Param{
 			Text("kind", "Only layers of this kind.", "span"), Text("subkind", "Only layers of this subkind.", "named-entity"), Text("formalism", "Only layers in this formalism.", "universal-dependencies"),
@@ -77,10 +78,13 @@ func (s *Service) searchRoutes() []Route {
 			Text("anchor", "Only annotations that are anchored so.", "textSpan"),
 			Limit(query.MaxLimit, query.DefaultLimit), Cursor(),
 		},
-		Answer:  Answer{Description: "A page of layers.", Schema: answerSchema(), Example: exampleHits(true)},
-		Handler: s.searchAnnotations,
-		Cache:   Cache{For: keepFound, Of: []syntax.NSID{layers, memberships}, From: s.search.From},
-	}}
+		Answer: found(exampleHits(true)), Handler: s.searched(s.annotationQuestion),
+		Cache: Cache{For: keepFound, Of: []syntax.NSID{layers, memberships}, From: s.search.From},
+	}
+	rows := []Route{text, annotations, s.searchExport(text, s.textQuestion), s.searchExport(annotations, s.annotationQuestion)}
+	for i := range rows {
+		rows[i].Tag = "search"
+	}
 	for _, t := range s.types {
 		if t.searched(s.search.Schema) {
 			rows = append(rows, s.completionRoute(t))
@@ -119,13 +123,13 @@ func (s *Service) completionRoute(t *recordType) Route {
 func (a searched) isDegraded() bool    { return a.Degraded }
 func (a completions) isDegraded() bool { return a.Degraded }
 
-// searchText answers /search.
-func (s *Service) searchText(c *Call) error {
+// textQuestion is what /search asks.
+func (s *Service) textQuestion(c *Call) (query.Question, error) {
 	q := query.Question{Text: c.Word("q"), Languages: c.Texts("language"), Facets: []string{query.TypeField, query.LanguageField}}
 	if len(c.Texts("type")) > 0 {
 		q.Types = s.typesAsked(c)
 	}
-	return s.ask(c, q)
+	return q, nil
 }
 
 // typesAsked are the collections that a search goes through: those that the parameter
@@ -140,8 +144,8 @@ func (s *Service) typesAsked(c *Call) (collections []syntax.NSID) {
 	return collections
 }
 
-// searchAnnotations answers /annotations.
-func (s *Service) searchAnnotations(c *Call) error {
+// annotationQuestion is what /annotations asks.
+func (s *Service) annotationQuestion(c *Call) (query.Question, error) {
 	q := query.Question{
 		Languages:   c.Texts("language"),
 		Annotations: &query.AnnotationFilter{Label: c.Word("label"), Value: c.Word("value"), Anchor: c.Word("anchor")},
@@ -159,7 +163,7 @@ func (s *Service) searchAnnotations(c *Call) error {
 		if _, given := c.Text(parameter); given {
 			key, err := s.Key(c, parameter)
 			if err != nil {
-				return err
+				return q, err
 			}
 			q.Filters = append(q.Filters, query.Filter{Field: field, Values: []string{key.String()}})
 		}
@@ -168,15 +172,15 @@ func (s *Service) searchAnnotations(c *Call) error {
 	if _, given := c.Text("corpus"); given {
 		key, err := s.Key(c, "corpus")
 		if err != nil {
-			return err
+			return q, err
 		}
 		in, err := s.expressionsIn(c.Ctx(), key)
 		if err != nil {
-			return err
+			return q, err
 		}
 		q.Filters = append(q.Filters, query.Filter{Field: "expression", Values: in})
 	}
-	return s.ask(c, q)
+	return q, nil
 }
 
 func cmpText(a, b string) int {
@@ -202,18 +206,33 @@ func (s *Service) expressionsIn(ctx context.Context, corpus record.Key) ([]strin
 	return found, nil
 }
 
+// searched answers with a page of hits, or with a stream of them.
+func (s *Service) searched(question func(*Call) (query.Question, error)) Handler {
+	stream := s.streamHits(question)
+	return func(c *Call) error {
+		if wantsLines(c.Context) {
+			return stream(c)
+		}
+		q, err := question(c)
+		if err != nil {
+			return err
+		}
+		q.Limit, q.Cursor = c.Limit(), c.Word("cursor")
+		answer, err := s.ask(c.Ctx(), q)
+		if err != nil {
+			return err
+		}
+		return c.Answer(answer)
+	}
+}
+
 // ask has a question answered, by the fallback if need be.
-func (s *Service) ask(c *Call, q query.Question) error {
-	q.Limit, q.Cursor = c.Limit(), c.Word("cursor")
-	var answer searched
-	err := s.either(c.Ctx(), func(ctx context.Context, by searcher) (err error) {
+func (s *Service) ask(ctx context.Context, q query.Question) (answer searched, err error) {
+	err = s.either(ctx, func(ctx context.Context, by searcher) (err error) {
 		answer.Answer, err = by.Search(ctx, q)
 		return err
 	}, &answer.Degraded)
-	if err != nil {
-		return refusal(err)
-	}
-	return c.Answer(answer)
+	return answer, refusal(err)
 }
 
 type completions struct {
@@ -261,6 +280,8 @@ func refusal(err error) error {
 	var wrong *query.SyntaxError
 	var invalid *query.Invalid
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &wrong):
 		return xrpc.InvalidRequest("parameter \"q\" %s", wrong)
 	case errors.As(err, &invalid):

@@ -26,6 +26,8 @@ const (
 	experiments      syntax.NSID = "pub.layers.judgment.experimentDef"
 	agreementReports syntax.NSID = "pub.layers.judgment.agreementReport"
 
+	keepStatistics = 15 * time.Minute
+
 	topLabels      = 20  // beside other figures
 	mostAgreements = 100 // reports, and experiments that they are looked for of
 )
@@ -58,21 +60,24 @@ func (s *Service) statsRoutes() []Route {
 			Description: "Its expressions, their languages and splits; how much of their text is annotated, by kind of layer; its most frequent labels; and how far annotators agree, as agreement reports on experiments over the corpus state it. `statistics` is null for a corpus that came after the moment of the figures." + age,
 			Params:      []Param{corpus.uri()},
 			Answer:      Answer{Description: "The figures.", Schema: corpusStatsSchema(), Example: exampleCorpusStats()}, Handler: s.statsCorpus,
+			Cache: Cache{Of: []syntax.NSID{corpora, experiments, agreementReports}},
 		},
 		{
 			Path: "/stats/corpora/{uri}/labels", ID: "stats.corpus.labels", Summary: "How often each label is used in a corpus",
 			Description: "By kind and subkind of layers, the most frequent first. After a refresh between two pages a label may come again or be passed over." + age,
-			Params:      append([]Param{corpus.uri()}, filters...), Answer: labels, Handler: s.statsLabels,
+			Params:      append([]Param{corpus.uri()}, filters...), Answer: labels, Handler: s.statsLabels, Cache: Cache{Of: []syntax.NSID{corpora}},
 		},
 		{
 			Path: "/stats/expressions/{uri}", ID: "stats.expression", Summary: "How much of an expression is annotated",
 			Description: "Bytes of its text that spans of annotations cover, and tokens that annotations name, of the tokenizations that their layers count in; together and by kind of layer. What is marked twice counts once. `coverage` is null for an expression that came after the moment of the figures." + age,
 			Params:      []Param{expression.uri()},
 			Answer:      Answer{Description: "The figures.", Schema: expressionStatsSchema(), Example: exampleExpressionStats()}, Handler: s.statsExpression,
+			Cache: Cache{Of: []syntax.NSID{expressions}},
 		},
 	}
 	for i := range rows {
 		rows[i].Tag = "stats"
+		rows[i].Cache.For, rows[i].Cache.Of = keepStatistics, append(rows[i].Cache.Of, statistics.Changed)
 	}
 	return rows
 }

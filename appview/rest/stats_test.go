@@ -24,7 +24,7 @@ const (
 // refresh brings the statistics up to date.
 func (w *world) refresh(t *testing.T) {
 	t.Helper()
-	_, err := statistics.NewRefresher(w.db.Pool, 0, slog.New(slog.DiscardHandler)).Refresh(t.Context())
+	_, err := statistics.NewRefresher(w.db.Pool, store.NewChanges(w.db.Pool), 0, slog.New(slog.DiscardHandler)).Refresh(t.Context())
 	require.NoError(t, err)
 }
 

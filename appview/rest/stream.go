@@ -62,6 +62,8 @@ type stream struct {
 	control *http.ResponseController
 	records int
 	cursor  string // goes on after the last line that was written, where there is such a thing
+	// degraded: some of it is of a store that answers in another's place.
+	degraded bool
 }
 
 // lastLine ends a stream.
@@ -72,6 +74,7 @@ type lastLine struct {
 	Message   string `json:"message,omitempty"`
 	RequestID string `json:"requestId,omitempty"`
 	Cursor    string `json:"cursor,omitempty"`
+	Degraded  bool   `json:"degraded,omitempty"`
 }
 
 // streamed answers with the lines that produce writes. An error before the first of
@@ -106,12 +109,12 @@ func (s *Service) streamed(c *Call, produce func(*stream) error) error {
 	if gone := c.Ctx().Err(); gone != nil {
 		return gone // nobody is there to be told
 	}
-	last := lastLine{End: "complete", Records: out.records, Cursor: out.cursor}
+	last := lastLine{End: "complete", Records: out.records, Cursor: out.cursor, Degraded: out.degraded}
 	if err != nil {
 		told := xrpc.AsError(err)
 		last = lastLine{
 			End: "error", Records: out.records, Error: told.Name, Message: told.Message,
-			RequestID: c.Response().Header().Get(echo.HeaderXRequestID), Cursor: out.cursor,
+			RequestID: c.Response().Header().Get(echo.HeaderXRequestID), Cursor: out.cursor, Degraded: out.degraded,
 		}
 	}
 	if wrote := out.line(last); wrote != nil {
@@ -131,7 +134,10 @@ func (o *stream) ask(question func(context.Context) error) error {
 }
 
 // write sends a record. It may stay in a buffer until flush.
-func (o *stream) write(v view) error {
+func (o *stream) write(v view) error { return o.item(v) }
+
+// item sends what the stream is of.
+func (o *stream) item(v any) error {
 	o.records++
 	return o.line(v)
 }
@@ -169,14 +175,22 @@ func (o *stream) flush() error {
 	return nil
 }
 
-// lineSchema is what a line of a stream may be.
-func lineSchema() Schema {
-	return Named("Line", Schema{"anyOf": []any{anyView(), Object(map[string]Schema{
+// lineSchema is what a line of a stream of records may be.
+func lineSchema() Schema { return Named("Line", Schema{"anyOf": []any{anyView(), lastLineSchema()}}) }
+
+// hitLineSchema is what a line of a stream of hits may be.
+func hitLineSchema() Schema {
+	return Named("HitLine", Schema{"anyOf": []any{hitSchema(), lastLineSchema()}})
+}
+
+func lastLineSchema() Schema {
+	return Named("LastLine", Object(map[string]Schema{
 		"end":        {"type": "string", "enum": []string{"complete", "error"}, "description": "Only the last line has it."},
 		"records":    Integer("How many records the lines before have."),
 		"error?":     String("As in the body of an error."),
 		"message?":   String("As in the body of an error."),
 		"requestId?": String("Names the request in the server's log."),
 		"cursor?":    String("Where a list goes on, after an error or the limit."),
-	})}})
+		"degraded?":  Boolean("True where PostgreSQL searched in the place of the search server."),
+	}))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/statistics"
 )
 
@@ -30,7 +31,7 @@ func statsCommand() *cli.Command {
 
 // refreshStats waits for the refresh that may be under way, and does another.
 func refreshStats(ctx context.Context, command *cli.Command, p *parts) error {
-	took, err := statistics.NewRefresher(p.pool, 0, p.logger).Refresh(ctx)
+	took, err := statistics.NewRefresher(p.pool, store.NewChanges(p.pool), 0, p.logger).Refresh(ctx)
 	if err != nil {
 		return err
 	}
@@ -60,5 +61,5 @@ func (p *parts) count(ctx context.Context) error {
 	if p.cfg.Statistics == 0 {
 		return nil
 	}
-	return statistics.NewRefresher(p.pool, p.cfg.Statistics, p.logger).Run(ctx)
+	return statistics.NewRefresher(p.pool, store.NewChanges(p.pool), p.cfg.Statistics, p.logger).Run(ctx)
 }

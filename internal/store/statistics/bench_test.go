@@ -70,7 +70,7 @@ func BenchmarkRefresh(b *testing.B) {
 	require.NoError(b, err)
 	writer := db.Writer(b, nil)
 	alone := writesUntil(b, writer, func() { time.Sleep(5 * time.Second) })
-	refresher := statistics.NewRefresher(db.Pool, 0, silent)
+	refresher := statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), 0, silent)
 	began := time.Now()
 	_, err = refresher.Refresh(ctx)
 	require.NoError(b, err)

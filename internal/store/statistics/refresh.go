@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -27,14 +28,23 @@ const (
 // time does the work.
 type Refresher struct {
 	pool     *pgxpool.Pool
+	notes    notes
 	interval time.Duration
 	logger   *slog.Logger
 }
 
 // NewRefresher takes a pool whose login owns the views. Of the pool only the settings
 // are used: a refresh has a connection of its own.
-func NewRefresher(pool *pgxpool.Pool, interval time.Duration, logger *slog.Logger) *Refresher {
-	return &Refresher{pool: pool, interval: interval, logger: logger}
+func NewRefresher(pool *pgxpool.Pool, notes notes, interval time.Duration, logger *slog.Logger) *Refresher {
+	return &Refresher{pool: pool, notes: notes, interval: interval, logger: logger}
+}
+
+// Changed is the name under which refreshes are noted for answers that are kept.
+const Changed syntax.NSID = "statistics"
+
+// notes are told that the figures are new; *store.Changes is.
+type notes interface {
+	Note(ctx context.Context, name syntax.NSID) error
 }
 
 // Run refreshes the views whenever they are older than the interval, until ctx ends. A
@@ -105,6 +115,9 @@ func (r *Refresher) refresh(ctx context.Context, demanded bool) (took time.Durat
 		refreshes.WithLabelValues("done").Inc()
 		refreshSeconds.Observe(took.Seconds())
 		refreshedAt.Set(float64(began.Unix()))
+		// Not in the transaction, which would hold up the line meanwhile. Who is killed in
+		// between leaves answers that say how old they are.
+		err = r.notes.Note(ctx, Changed)
 	}
 	return took, done, err
 }

@@ -55,7 +55,9 @@ func TestRefreshesComeBySchedule(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	for range 2 { // replicas
-		go func() { ended <- statistics.NewRefresher(db.Pool, time.Second, silent).Run(ctx) }()
+		go func() {
+			ended <- statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), time.Second, silent).Run(ctx)
+		}()
 	}
 	shows := func(want int64) {
 		require.Eventually(t, func() bool {
@@ -80,7 +82,7 @@ func TestOneRefreshAtATime(t *testing.T) {
 	require.NoError(t, err)
 	demanded := make(chan error, 1)
 	go func() {
-		_, err := statistics.NewRefresher(db.Pool, 0, silent).Refresh(t.Context())
+		_, err := statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), 0, silent).Refresh(t.Context())
 		demanded <- err
 	}()
 	require.Eventually(t, func() bool { // it waits for the other one
@@ -101,7 +103,7 @@ func TestFailuresAreNoted(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	writer := db.Writer(t, nil)
-	refresher, reader := statistics.NewRefresher(db.Pool, 0, silent), statistics.NewReader(db.Pool)
+	refresher, reader := statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), 0, silent), statistics.NewReader(db.Pool)
 	write(t, writer, 1, text("a", "four"))
 	_, err := refresher.Refresh(t.Context())
 	require.NoError(t, err)
@@ -135,7 +137,7 @@ func TestViewsFollowASuccession(t *testing.T) {
 	db := storetest.New(t)
 	served := db.Writer(t, nil)
 	write(t, served, 5, text("a", "four"))
-	refresher := statistics.NewRefresher(db.Pool, 0, silent)
+	refresher := statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), 0, silent)
 	_, err := refresher.Refresh(ctx)
 	require.NoError(t, err)
 
@@ -187,7 +189,7 @@ func TestViewsFollowASuccession(t *testing.T) {
 func TestViewsGoDown(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
-	_, err := statistics.NewRefresher(db.Pool, 0, silent).Refresh(t.Context())
+	_, err := statistics.NewRefresher(db.Pool, store.NewChanges(db.Pool), 0, silent).Refresh(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, store.MigrateDown(t.Context(), db.URL, 12))
 	rows, err := db.Pool.Query(t.Context(), "SELECT relname FROM pg_class WHERE relkind = 'm'")
