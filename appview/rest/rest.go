@@ -38,6 +38,7 @@ type reader interface {
 	Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]store.Reference, error)
 	AnnotationsOf(context.Context, store.AnnotationQuery) ([]store.FoundAnnotation, bool, error)
 	Referring(ctx context.Context, targets []string, collections []syntax.NSID, after record.Key, limit int) ([]record.Key, error)
+	InLanguages(ctx context.Context, uris, tags []string) ([]string, error)
 	Joined(ctx context.Context, collection syntax.NSID, path string, target syntax.ATURI, other string, limit int) ([]string, error)
 	ReferrersByCollection(ctx context.Context, target string, collections []syntax.NSID, limit int) ([]store.Group, error)
 }

@@ -66,20 +66,20 @@ func (s *Service) searchRoutes() []Route {
 	}
 	annotations := Route{
 		Path: "/annotations", ID: "search.annotations", Summary: "Annotation layers with a matching annotation",
-		Description: "`label`, `value`, `confidence_min` and `anchor` hold of the same annotation, which is shown with its layer: up to 100 of each. Labels and values are compared exactly. The facets are the labels of all matching annotations, and the kinds, subkinds and formalisms of their layers. `language` is the layer's own.",
+		Description: "`label`, `value`, `confidence_min` and `anchor` hold of the same annotation, which is shown with its layer: up to 100 of each. Labels and values are compared exactly. The facets are the labels of all matching annotations, and the kinds, subkinds and formalisms of their layers. `language` is one that the layer names or, where `corpus` or `expression` is given, that its text is in.",
 		Params: []Param{
 			Text("kind", "Only layers of this kind.", "span"), Text("subkind", "Only layers of this subkind.", "named-entity"), Text("formalism", "Only layers in this formalism.", "universal-dependencies"),
 			Formatted("expression", "at-uri", "Only layers on this expression.", exampleURI(expressions)),
 			Formatted("corpus", "at-uri", "Only layers on an expression in this corpus.", exampleURI(corpora)),
 			Formatted("persona", "at-uri", "Only layers by this persona.", exampleURI("pub.layers.persona.persona")),
-			languageParam("Only layers that name this language or a narrower one; several are any of them."),
+			languageParam("Only layers that name this language or a narrower one, or whose text does where corpus or expression is given; several are any of them."),
 			Text("label", "Only annotations with exactly this label.", "PERSON"), Text("value", "Only annotations with exactly this value.", "Q34311"),
 			Number("confidence_min", "Only annotations with at least this confidence.", 0, 1000, 0),
 			Text("anchor", "Only annotations that are anchored so.", "textSpan"),
 			Limit(query.MaxLimit, query.DefaultLimit), Cursor(),
 		},
 		Answer: found(exampleHits(true)), Handler: s.searched(s.annotationQuestion),
-		Cache: Cache{For: keepFound, Of: []syntax.NSID{layers, memberships}, From: s.search.From},
+		Cache: Cache{For: keepFound, Of: []syntax.NSID{layers, memberships, expressions}, From: s.search.From},
 	}
 	rows := []Route{text, annotations, s.searchExport(text, s.textQuestion), s.searchExport(annotations, s.annotationQuestion)}
 	for i := range rows {
@@ -169,6 +169,10 @@ func (s *Service) annotationQuestion(c *Call) (query.Question, error) {
 		}
 	}
 	slices.SortFunc(q.Filters, func(a, b query.Filter) int { return cmpText(a.Field, b.Field) }) // cursors are of the same question
+	var texts []string                                                                           // that the question is about
+	if i := slices.IndexFunc(q.Filters, func(f query.Filter) bool { return f.Field == query.ExpressionField }); i >= 0 {
+		texts = q.Filters[i].Values
+	}
 	if _, given := c.Text("corpus"); given {
 		key, err := s.Key(c, "corpus")
 		if err != nil {
@@ -178,9 +182,15 @@ func (s *Service) annotationQuestion(c *Call) (query.Question, error) {
 		if err != nil {
 			return q, err
 		}
-		q.Filters = append(q.Filters, query.Filter{Field: "expression", Values: in})
+		texts = in
+		q.Filters = append(q.Filters, query.Filter{Field: query.ExpressionField, Values: in})
 	}
-	return q, nil
+	if len(q.Languages) == 0 || len(texts) == 0 {
+		return q, nil
+	}
+	var err error
+	q.OnTexts, err = s.reads.InLanguages(c.Ctx(), texts, q.Languages)
+	return q, err
 }
 
 func cmpText(a, b string) int {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -116,6 +117,7 @@ func TestSearch(t *testing.T) {
 	require.Equal(t, 1, answer.Hits[0].Annotations[0].Ordinal)
 	require.Equal(t, []query.Count{{Value: "PERSON", Count: 1}}, answer.Facets[query.LabelFacet])
 	require.ElementsMatch(t, []string{"l-in", "l-out"}, hitsOf(ask("/annotations", url.Values{"label": {"PERSON"}})))
+	w.byTheirTexts(t)
 	page := ask("/annotations", url.Values{"label": {"PERSON"}, "limit": {"1"}})
 	next := ask("/annotations", url.Values{"label": {"PERSON"}, "limit": {"1"}, "cursor": {page.Cursor}})
 	require.ElementsMatch(t, []string{"l-in", "l-out"}, append(hitsOf(page), hitsOf(next)...))
@@ -151,4 +153,33 @@ func TestSearchRefusesAndFallsBack(t *testing.T) {
 	require.True(t, answer.Degraded)
 	require.Equal(t, []string{"in"}, hitsOf(answer))
 	w.refused(t, "/search?q=%22", http.StatusBadRequest, "InvalidRequest")
+}
+
+// byTheirTexts asks for layers that name no language, on texts that do, until the text
+// names another or is gone.
+func (w *world) byTheirTexts(t *testing.T) {
+	text := w.put(t, bob, expressions, "text", map[string]any{"languages": []any{"yo-NG", "en"}})
+	corpus := w.put(t, bob, corpora, "texts", map[string]any{"name": "Texts"})
+	w.put(t, bob, memberships, "texts", map[string]any{"corpusRef": corpus.key.String(), "expressionRef": text.key.String()})
+	w.put(t, carol, layers, "silent", map[string]any{"expression": text.key.String(), "kind": "span", "languages": nil, "annotations": []any{annotated("GPE", 900)}})
+	w.follow(t)
+	ask := func(language, name, value string) []string {
+		var answer searched
+		w.get(t, "/annotations", url.Values{"label": {"GPE"}, "language": {language}, name: {value}}, &answer)
+		return hitsOf(answer)
+	}
+	for name, value := range map[string]string{"corpus": corpus.key.String(), "expression": text.key.String()} {
+		require.Equal(t, []string{"silent"}, ask("YO", name, value))
+		require.Equal(t, []string{"silent"}, ask("en", name, value))
+		require.Empty(t, ask("y", name, value))
+	}
+	w.put(t, bob, expressions, "text", map[string]any{"languages": []any{"sw"}})
+	require.Empty(t, ask("yo", "corpus", corpus.key.String()), "the text is in another language at once")
+	require.Equal(t, []string{"silent"}, ask("sw", "corpus", corpus.key.String()))
+	w.setActive(t, bob, false)
+	require.Empty(t, ask("sw", "expression", text.key.String()))
+	w.setActive(t, bob, true)
+	w.apply(t, nil, store.Change{Action: record.Delete, Key: text.key})
+	require.Empty(t, ask("sw", "corpus", corpus.key.String()))
+	w.members[expressions] = slices.DeleteFunc(w.members[expressions], func(m *member) bool { return m.key == text.key })
 }

@@ -25,6 +25,8 @@ type Clause struct {
 	Values []string
 	// Range is what a Number has to be in, in place of Values.
 	Range *Range
+	// Or is another condition that is enough.
+	Or *Clause
 }
 
 // Is tells whether the field's values are compared in that way.

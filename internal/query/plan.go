@@ -61,7 +61,7 @@ func (s *Schema) Prepare(q Question) (*Plan, error) {
 	if err := s.count(p, q.Facets); err != nil {
 		return nil, err
 	}
-	q.Cursor, q.Facets, q.Limit = "", nil, 0
+	q.Cursor, q.Facets, q.Limit, q.OnTexts = "", nil, 0, nil
 	encoded, err := json.Marshal(q)
 	if err != nil {
 		return nil, fmt.Errorf("encode the question: %w", err)
@@ -128,9 +128,22 @@ func (s *Schema) filter(p *Plan, q Question) error {
 		if len(f.Values) > 1 && all.Is(Text) {
 			return invalid("filters", "%s takes one value, since it is compared by words", f.Field)
 		}
+		if path == LanguageField && f.Field == LanguageField && len(q.OnTexts) > 0 {
+			if all.Or = s.onTexts(q.OnTexts); all.Or == nil {
+				return invalid("filters", "more than %d texts: narrow the question", MaxValues)
+			}
+		}
 		p.Clauses = append(p.Clauses, all)
 	}
 	return nil
+}
+
+// onTexts is the condition that a record is about one of some texts; nil if they are too many.
+func (s *Schema) onTexts(texts []string) *Clause {
+	if len(texts) > MaxValues {
+		return nil
+	}
+	return &Clause{Field: ExpressionField, Kinds: []Kind{Term}, Values: texts}
 }
 
 func (s *Schema) count(p *Plan, facets []string) error {

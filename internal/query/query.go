@@ -30,7 +30,11 @@ type Question struct {
 	Text      string        // as the user typed it, see [Parse]; may be empty
 	Types     []syntax.NSID // any of these; empty for all that can be searched
 	Languages []string      // any of these; a tag also stands for its narrower ones: yo for yo-NG
-	Filters   []Filter
+	// OnTexts are expressions in any of the Languages: a layer on one of them is in the
+	// language as well, whatever it says itself. They are not what tells a cursor's question
+	// from another.
+	OnTexts []string
+	Filters []Filter
 	// Annotations asks for layers with an annotation of this kind; nil for any record.
 	Annotations *AnnotationFilter
 	Facets      []string // what to count hits by: a field's path or one of the names below; see [LabelFacet]
@@ -52,6 +56,9 @@ type AnnotationFilter struct {
 	ConfidenceMin *int64 // 0-1000
 	ConfidenceMax *int64
 }
+
+// ExpressionField is the property of layers that names their text.
+const ExpressionField = "expression"
 
 // Fields of all types, beside the properties of their records.
 const (

@@ -75,6 +75,10 @@ func matching(plan *query.Plan) map[string]any {
 }
 
 func condition(c query.Clause) any {
+	if or := c.Or; or != nil {
+		c.Or = nil
+		return anyOf(condition(c), condition(*or))
+	}
 	switch c.Field {
 	case "":
 		title := words("value.$titleWords", c)

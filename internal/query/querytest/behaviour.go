@@ -66,6 +66,26 @@ func (s *suite) annotations(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"apart", "same", "token"}, s.found(t, query.Question{Text: "label:person"}))
 	s.compared(t)
+	s.onTexts(t)
+}
+
+// onTexts finds layers by their own language or by that of their text.
+func (s *suite) onTexts(t *testing.T) {
+	food := uri(writer, Expression, "yo-food")
+	own := layer("span", "gloss", uri(writer, Expression, "yo-town"), annotation("GLOSS", 1, 0))
+	own["languages"] = []any{"yo-NG"}
+	s.put(t, writer, Layer, "own", own)
+	ask := func(texts ...string) []string {
+		return s.found(t, query.Question{Languages: []string{"yo"}, OnTexts: texts, Annotations: &query.AnnotationFilter{}})
+	}
+	require.ElementsMatch(t, []string{"own"}, ask())
+	require.ElementsMatch(t, []string{"own", "token"}, ask(food))
+	require.ElementsMatch(t, []string{"own", "token", "apart", "same"}, ask(food, uri(writer, Expression, "yo-tone")))
+	require.Equal(t, []string{"token"}, s.found(t, query.Question{
+		Languages: []string{"yo"}, OnTexts: []string{food}, Annotations: &query.AnnotationFilter{Label: "PERSON"},
+		Filters: []query.Filter{{Field: "expression", Values: []string{food}}},
+	}))
+	s.put(t, writer, Layer, "own", nil)
 }
 
 // compared asks by numbers: of annotations, what has to be true of the same one.

@@ -92,6 +92,10 @@ func (st *statement) some(columns string, limit int) string {
 }
 
 func (st *statement) condition(c query.Clause) string {
+	if or := c.Or; or != nil {
+		c.Or = nil
+		return "(" + st.condition(c) + " OR " + st.condition(*or) + ")"
+	}
 	switch c.Field {
 	case "":
 		found := "d.vector @@ " + st.arg(tsquery(c, "")) + "::text::tsquery"
