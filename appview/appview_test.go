@@ -395,9 +395,9 @@ func TestBodiesAreBounded(t *testing.T) {
 func TestReadyNamesWhatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	b := start(t, Config{}, notFound,
-		Check{"postgresql", func(context.Context) error { return errors.New("dial tcp 10.0.0.7:5432: password=hunter2") }},
-		Check{"elasticsearch", func(context.Context) error { return context.DeadlineExceeded }},
-		Check{"neo4j", func(context.Context) error { return nil }})
+		Check{Name: "postgresql", Ping: func(context.Context) error { return errors.New("dial tcp 10.0.0.7:5432: password=hunter2") }},
+		Check{Name: "elasticsearch", Ping: func(context.Context) error { return context.DeadlineExceeded }},
+		Check{Name: "neo4j", Ping: func(context.Context) error { return nil }})
 	got := b.do(t, "GET", "/ready")
 	require.Equal(t, http.StatusServiceUnavailable, got.status)
 	require.JSONEq(t, `{"status":"unready","failing":{"postgresql":"unreachable","elasticsearch":"no answer in time"}}`, got.body)
@@ -405,14 +405,25 @@ func TestReadyNamesWhatDoesNotAnswer(t *testing.T) {
 	require.Equal(t, http.StatusOK, b.do(t, "GET", "/health").status, "the process itself is well")
 }
 
+func TestReadyNamesWhatItDoesWithout(t *testing.T) {
+	t.Parallel()
+	b := start(t, Config{}, notFound,
+		Check{Name: "postgresql", Ping: func(context.Context) error { return nil }},
+		Check{Name: "neo4j", Optional: true, Ping: func(context.Context) error { return errors.New("away") }})
+	got := b.do(t, "GET", "/ready")
+	require.Equal(t, http.StatusOK, got.status)
+	require.JSONEq(t, `{"status":"ready","degraded":{"neo4j":"unreachable"}}`, got.body)
+}
+
 func TestReadinessIsReusedForASecond(t *testing.T) {
 	t.Parallel()
 	var pings int
-	r := newReadiness([]Check{{"store", func(context.Context) error { pings++; return errors.New("down") }}}, slog.New(slog.DiscardHandler))
+	r := newReadiness([]Check{{Name: "store", Ping: func(context.Context) error { pings++; return errors.New("down") }}}, slog.New(slog.DiscardHandler))
 	now := time.Unix(1000, 0)
 	r.now = func() time.Time { return now }
 	for range 5 {
-		require.Len(t, r.failing(), 1)
+		failed, _ := r.failing()
+		require.Len(t, failed, 1)
 	}
 	require.Equal(t, 1, pings)
 	now = now.Add(readyFor)

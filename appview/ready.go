@@ -15,6 +15,8 @@ import (
 type Check struct {
 	Name string // as an operator knows it: "postgresql"
 	Ping func(context.Context) error
+	// Optional is set where the process answers without it what it can.
+	Optional bool
 }
 
 const (
@@ -30,20 +32,21 @@ type readiness struct {
 
 	mu      sync.Mutex // held while the checks run: one run serves all who ask meanwhile
 	checked time.Time
-	failed  map[string]string
+	failed  map[string]string // what has to answer
+	missing map[string]string // what is optional
 }
 
 func newReadiness(checks []Check, logger *slog.Logger) *readiness {
 	return &readiness{checks: checks, logger: logger, now: time.Now}
 }
 
-// failing names what does not answer, with why in a word or two. Addresses and
-// driver messages go to the log alone.
-func (r *readiness) failing() map[string]string {
+// failing names what does not answer, with why in a word or two: what has to, and what
+// is optional. Addresses and driver messages go to the log alone.
+func (r *readiness) failing() (failed, missing map[string]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.checked.IsZero() && r.now().Sub(r.checked) < readyFor {
-		return r.failed
+		return r.failed, r.missing
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
@@ -53,19 +56,23 @@ func (r *readiness) failing() map[string]string {
 		wg.Go(func() { errs[i] = check.Ping(ctx) })
 	}
 	wg.Wait()
-	failed := map[string]string{}
+	failed, missing = map[string]string{}, map[string]string{}
 	for i, err := range errs {
 		if err == nil {
 			continue
 		}
-		r.logger.Warn("not ready", slog.String("check", r.checks[i].Name), slog.Any("error", err))
-		failed[r.checks[i].Name] = "unreachable"
+		check, kind := r.checks[i], failed
+		if check.Optional {
+			kind = missing
+		}
+		r.logger.Warn("not ready", slog.String("check", check.Name), slog.Bool("optional", check.Optional), slog.Any("error", err))
+		kind[check.Name] = "unreachable"
 		if errors.Is(err, context.DeadlineExceeded) {
-			failed[r.checks[i].Name] = "no answer in time"
+			kind[check.Name] = "no answer in time"
 		}
 	}
-	r.checked, r.failed = r.now(), failed
-	return failed
+	r.checked, r.failed, r.missing = r.now(), failed, missing
+	return failed, missing
 }
 
 // answerReady says whether this process should be sent requests.
@@ -73,8 +80,14 @@ func (s *Server) answerReady(c echo.Context) error {
 	if s.draining.Load() {
 		return c.JSON(http.StatusServiceUnavailable, map[string]any{"status": "draining"})
 	}
-	if failed := s.ready.failing(); len(failed) > 0 {
-		return c.JSON(http.StatusServiceUnavailable, map[string]any{"status": "unready", "failing": failed})
+	failed, missing := s.ready.failing()
+	detail := map[string]any{"status": "ready"}
+	if len(missing) > 0 {
+		detail["degraded"] = missing
 	}
-	return c.JSON(http.StatusOK, map[string]any{"status": "ready"})
+	if len(failed) > 0 {
+		detail["status"], detail["failing"] = "unready", failed
+		return c.JSON(http.StatusServiceUnavailable, detail)
+	}
+	return c.JSON(http.StatusOK, detail)
 }

@@ -221,9 +221,7 @@ func (p *parts) follow(queries *xrpc.Service) *live.Service {
 func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	var checks []appview.Check
 	for name, ping := range p.pings() {
-		if queries == nil || name == "postgresql" {
-			checks = append(checks, appview.Check{Name: name, Ping: ping})
-		}
+		checks = append(checks, appview.Check{Name: name, Ping: ping, Optional: queries != nil && name != "postgresql"})
 	}
 	follow := p.follow(queries)
 	endpoints, err := p.rest(queries, follow)

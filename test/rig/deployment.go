@@ -3,6 +3,7 @@ package rig
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,11 +108,18 @@ func (d *Deployment) Worker() *Process { return Launch(d.T, d.Env, "worker", "wo
 // http://127.0.0.1:3000.
 func (d *Deployment) API() string {
 	d.T.Helper()
-	address := freeAddress(d.T)
-	p := Launch(d.T, append(d.Env, "LAYERS_LISTEN="+address, "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"), "api", "api")
-	base := "http://" + address
-	Eventually(d.T, "the API to be ready", func() (bool, string) { return ready(base) }, p)
+	base, _ := d.Replica(FreeAddress(d.T))
 	return base
+}
+
+// Replica starts an API server at an address, with further settings, and waits until it
+// is ready.
+func (d *Deployment) Replica(address string, settings ...string) (base string, p *Process) {
+	d.T.Helper()
+	p = Launch(d.T, slices.Concat(d.Env, []string{"LAYERS_LISTEN=" + address, "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"}, settings), "api", "api")
+	base = "http://" + address
+	Eventually(d.T, "the API to be ready", func() (bool, string) { return ready(base) }, p)
+	return base, p
 }
 
 // Cursor is how far the index says it has come; 0 before it has begun.

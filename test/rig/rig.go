@@ -37,7 +37,8 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-func freeAddress(t *testing.T) string {
+// FreeAddress is one on which nobody listens, host:port.
+func FreeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
