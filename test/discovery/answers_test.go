@@ -92,7 +92,6 @@ func TestQuestionsAreAnsweredByTheRightStore(t *testing.T) {
 	after := questions(w.truth())
 	require.NotEqual(t, all, after)
 	for _, c := range []*client{strict, lenient, cached} {
-		c := c
 		rig.Eventually(t, "the old answers to be gone", func() (bool, string) { return same(c, after) }, ix)
 		answered(t, c, after)
 		for i := range gone {
