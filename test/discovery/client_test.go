@@ -34,6 +34,15 @@ type page struct {
 	Edges       []struct{ From, To string }
 	Found       bool
 	Hops        int
+	Labels      []counts
+	ByKind      []counts
+}
+
+// counts are figures of the statistics.
+type counts struct {
+	Label, Kind, Subkind               string
+	Annotations, Layers                int
+	Bytes, CoveredBytes, CoveredTokens int
 }
 
 type node struct {
@@ -100,6 +109,22 @@ func pathRead(p page) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("%d hops from %s to %s", p.Hops, p.Nodes[0].Node, p.Nodes[p.Hops].Node)}
+}
+
+func labelsRead(p page) (lines []string) {
+	for _, l := range p.Labels {
+		lines = append(lines, fmt.Sprintf("%s of %s/%s: %d in %d", l.Label, l.Kind, l.Subkind, l.Annotations, l.Layers))
+	}
+	return lines
+}
+
+func coverageRead(p page) (lines []string) {
+	for _, c := range p.ByKind {
+		if c.Kind == "span" {
+			lines = append(lines, fmt.Sprintf("%s: %d annotations cover %d of %d bytes", c.Subkind, c.Annotations, c.CoveredBytes, c.Bytes))
+		}
+	}
+	return lines
 }
 
 // facetRead reads the counts of the first page; the others have none.

@@ -142,6 +142,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	ix := d.Indexer()
 	d.Reach(w.LastSeq(), ix)
 	d.Settle(ix)
+	d.Run("stats", "refresh")
 	strict := []string{"LAYERS_SEARCH_FALLBACK=false", "LAYERS_GRAPH_FALLBACK=false", "LAYERS_CACHE=false"}
 	address := rig.FreeAddress(t)
 	one, process := d.Replica(address, strict...)

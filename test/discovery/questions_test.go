@@ -3,6 +3,7 @@ package discovery
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,7 +27,7 @@ type question struct {
 
 // questions are those of the design, about what is published now.
 func questions(tr *truth) []question {
-	return append(tr.useCases(), tr.examples()...)
+	return slices.Concat(tr.useCases(), tr.examples(), tr.figures())
 }
 
 func escape(uri string) string { return url.PathEscape(uri) }
