@@ -95,7 +95,7 @@ func (s *suite) compared(t *testing.T) {
 		s.projected(t, writer, Corpus, "large", map[string]any{"name": "Large", "expressionCount": int64(100)}),
 		s.projected(t, writer, Corpus, "unknown", map[string]any{"name": "Unknown"}),
 		s.projected(t, other, Layer, "best", map[string]any{
-			"expression": uri(writer, Expression, "yo-tone"), "kind": "span", "rank": int64(1), "annotations": []any{annotation("LOC", 800, 0)},
+			"expression": uri(other, Expression, "nowhere"), "kind": "span", "rank": int64(1), "annotations": []any{annotation("LOC", 800, 0)},
 		}),
 	)
 	for text, want := range map[string][]string{

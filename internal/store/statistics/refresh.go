@@ -18,6 +18,8 @@ var views = []string{"annotation_coverage", "label_distribution", "corpus_statis
 
 const (
 	lookEvery  = 10 * time.Second // whether a refresh is due; never more often than the interval
+	soonest    = 30 * time.Second // after a refresh; sooner than the interval where that costs next to nothing
+	costly     = 60               // how many times as long as a refresh takes none is made
 	firstRetry = 30 * time.Second
 	lastRetry  = 10 * time.Minute
 	maxRefresh = time.Hour // after which a refresh is given up
@@ -47,7 +49,7 @@ type notes interface {
 	Note(ctx context.Context, name syntax.NSID) error
 }
 
-// Run refreshes the views whenever they are older than the interval, until ctx ends. A
+// Run refreshes the views before they are older than the interval, until ctx ends. A
 // refresh that fails is tried again, after waits that grow.
 func (r *Refresher) Run(ctx context.Context) error {
 	wait := time.Duration(0)
@@ -86,7 +88,7 @@ func (r *Refresher) refreshIfDue(ctx context.Context) error {
 	}
 	if state.RefreshedAt != nil {
 		refreshedAt.Set(float64(state.RefreshedAt.Unix()))
-		if state.age < r.interval {
+		if !r.due(state) {
 			return nil
 		}
 	}
@@ -95,6 +97,12 @@ func (r *Refresher) refreshIfDue(ctx context.Context) error {
 		r.logger.InfoContext(ctx, "statistics are refreshed", "took", took)
 	}
 	return err
+}
+
+// due tells whether the views are too old: after the interval at the latest, and before
+// that for as long as refreshes are cheap, so that a young index does not look empty.
+func (r *Refresher) due(s State) bool {
+	return s.age >= min(r.interval, max(soonest, costly*s.Took))
 }
 
 // refresh does the work; done is false where there was none, or somebody else is at it.
@@ -151,7 +159,7 @@ func (r *Refresher) transact(ctx context.Context, demanded bool) (done bool, err
 			return err
 		}
 		state, err := readState(ctx, tx)
-		if err != nil || !demanded && state.RefreshedAt != nil && state.age < r.interval {
+		if err != nil || !demanded && state.RefreshedAt != nil && !r.due(state) {
 			return err
 		}
 		done = true
