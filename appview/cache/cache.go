@@ -10,7 +10,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -97,10 +96,6 @@ func (c *Cache) Close() error {
 	return c.kept.redis.Close()
 }
 
-// tries is how often a request shares what turns out to be older than itself before it
-// works its answer out alone.
-const tries = 2
-
 // Do answers a question: by what was kept or is being worked out, if that is not older
 // than the call, or else by make, whose context ends when nobody waits any more. A
 // Redis or PostgreSQL that does not answer only costs the advantage.
@@ -121,29 +116,25 @@ func (c *Cache) Do(ctx context.Context, q Question, make func(context.Context) (
 		c.count(q, "kept")
 		return found.body, nil
 	}
-	for range tries {
-		f, joined := c.flights.join(ctx, q.Key, now, func(ctx context.Context) result { return c.workOut(ctx, q, now, make) })
-		answer, err := f.wait(ctx)
-		if joined && (errors.Is(err, context.Canceled) && ctx.Err() == nil || c.outdated(now, f, q)) {
-			continue
-		}
-		from := "made"
-		if joined {
-			from = "shared"
-		}
-		c.count(q, from)
-		return answer.Body, err
+	f, joined := c.flights.join(ctx, q.Key, now, func(f *flight) bool { return outdated(now, f, q) },
+		func(ctx context.Context) result { return c.workOut(ctx, q, now, make) })
+	if joined {
+		c.count(q, "shared")
+	} else {
+		c.count(q, "made")
 	}
-	c.count(q, "made")
-	answer, err := make(ctx)
+	answer, err := f.wait(ctx)
 	return answer.Body, err
 }
 
-// outdated tells whether a shared answer may be from before the request came. One from
-// a projection is as far behind as that is, whoever asks; but nobody is shown what was
-// hidden.
-func (c *Cache) outdated(now store.Versions, f *flight, q Question) bool {
-	if q.Source.Projection != "" {
+// outdated tells whether an answer that is being worked out may be from before the
+// request came. One from a projection is as far behind as that is, whoever asks; but
+// nobody is shown what was hidden.
+func outdated(now store.Versions, f *flight, q Question) bool {
+	switch {
+	case f.began >= now.Clock:
+		return false
+	case q.Source.Projection != "":
 		return now.Hidden(f.began)
 	}
 	return now.Changed(f.began, q.Source.Collections)

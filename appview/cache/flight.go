@@ -35,12 +35,13 @@ type result struct {
 
 const afterTime = time.Second
 
-// join takes part in the flight with a key, or begins one that works with the first
-// caller's time but does not end with its context. Who joins must wait.
-func (f *flights) join(ctx context.Context, key string, now store.Versions, work func(context.Context) result) (_ *flight, joined bool) {
+// join takes part in the flight with a key, unless that began too early, or begins one
+// that works with the first caller's time but does not end with its context. Whoever
+// comes later joins the latest. Who joins must wait.
+func (f *flights) join(ctx context.Context, key string, now store.Versions, early func(*flight) bool, work func(context.Context) result) (_ *flight, joined bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one := f.byKey[key]; one != nil {
+	if one := f.byKey[key]; one != nil && !early(one) {
 		one.waiting++
 		return one, true
 	}
