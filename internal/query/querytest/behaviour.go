@@ -23,14 +23,14 @@ func layer(kind, subkind, expression string, annotations ...any) map[string]any 
 
 // annotations asks for what has to be true of the same annotation.
 func (s *suite) annotations(t *testing.T) {
-	text := uri(writer, Expression, "yo-tone")
+	tone := expression("yo-tone")
 	token := annotation("PERSON", 950, 7)
 	token["anchor"] = map[string]any{"tokenRef": map[string]any{"tokenizationId": map[string]any{"value": "t"}, "tokenIndex": int64(3)}}
 	token["value"] = "Olú"
 	s.Put(t,
-		s.projected(t, writer, Layer, "apart", layer("span", "ner", text, annotation("PERSON", 500, 0), annotation("ORG", 900, 5))),
-		s.projected(t, writer, Layer, "same", layer("span", "ner", text, annotation("ORG", 100, 0), annotation("PERSON", 900, 5), annotation("PERSON", 850, 9))),
-		s.projected(t, writer, Layer, "token", layer("token-tag", "ner", uri(writer, Expression, "yo-food"), token)),
+		s.projected(t, writer, Layer, "apart", layer("span", "ner", tone, annotation("PERSON", 500, 0), annotation("ORG", 900, 5))),
+		s.projected(t, writer, Layer, "same", layer("span", "ner", tone, annotation("ORG", 100, 0), annotation("PERSON", 900, 5), annotation("PERSON", 850, 9))),
+		s.projected(t, writer, Layer, "token", layer("token-tag", "ner", expression("yo-food"), token)),
 	)
 	high := int64(800)
 	ask := func(f query.AnnotationFilter, filters ...query.Filter) query.Answer {
@@ -42,7 +42,7 @@ func (s *suite) annotations(t *testing.T) {
 	require.ElementsMatch(t, []string{"apart", "same", "token"}, rkeys(ask(query.AnnotationFilter{Label: "PERSON"}).Hits))
 	require.Equal(t, []string{"token"}, rkeys(ask(query.AnnotationFilter{Label: "PERSON", Anchor: "tokenRef"}).Hits))
 	require.Equal(t, []string{"token"}, rkeys(ask(query.AnnotationFilter{Value: "Olú"}).Hits))
-	require.Equal(t, []string{"same"}, rkeys(ask(query.AnnotationFilter{Label: "PERSON", ConfidenceMin: &high}, query.Filter{Field: "expression", Values: []string{text}}).Hits))
+	require.Equal(t, []string{"same"}, rkeys(ask(query.AnnotationFilter{Label: "PERSON", ConfidenceMin: &high}, query.Filter{Field: "expression", Values: []string{tone}}).Hits))
 	require.Empty(t, ask(query.AnnotationFilter{Label: "PERSON"}, query.Filter{Field: "expression"}).Hits, "no value is none of them")
 
 	answer := ask(query.AnnotationFilter{Label: "PERSON", ConfidenceMin: &high}, query.Filter{Field: "kind", Values: []string{"span"}})
@@ -71,8 +71,8 @@ func (s *suite) annotations(t *testing.T) {
 
 // onTexts finds layers by their own language or by that of their text.
 func (s *suite) onTexts(t *testing.T) {
-	food := uri(writer, Expression, "yo-food")
-	own := layer("span", "gloss", uri(writer, Expression, "yo-town"), annotation("GLOSS", 1, 0))
+	food := expression("yo-food")
+	own := layer("span", "gloss", expression("yo-town"), annotation("GLOSS", 1, 0))
 	own["languages"] = []any{"yo-NG"}
 	s.put(t, writer, Layer, "own", own)
 	ask := func(texts ...string) []string {
@@ -80,7 +80,7 @@ func (s *suite) onTexts(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"own"}, ask())
 	require.ElementsMatch(t, []string{"own", "token"}, ask(food))
-	require.ElementsMatch(t, []string{"own", "token", "apart", "same"}, ask(food, uri(writer, Expression, "yo-tone")))
+	require.ElementsMatch(t, []string{"own", "token", "apart", "same"}, ask(food, expression("yo-tone")))
 	require.Equal(t, []string{"token"}, s.found(t, query.Question{
 		Languages: []string{"yo"}, OnTexts: []string{food}, Annotations: &query.AnnotationFilter{Label: "PERSON"},
 		Filters: []query.Filter{{Field: "expression", Values: []string{food}}},
@@ -95,7 +95,7 @@ func (s *suite) compared(t *testing.T) {
 		s.projected(t, writer, Corpus, "large", map[string]any{"name": "Large", "expressionCount": int64(100)}),
 		s.projected(t, writer, Corpus, "unknown", map[string]any{"name": "Unknown"}),
 		s.projected(t, other, Layer, "best", map[string]any{
-			"expression": uri(other, Expression, "nowhere"), "kind": "span", "rank": int64(1), "annotations": []any{annotation("LOC", 800, 0)},
+			"expression": expression("nowhere"), "kind": "span", "rank": int64(1), "annotations": []any{annotation("LOC", 800, 0)},
 		}),
 	)
 	for text, want := range map[string][]string{

@@ -137,9 +137,8 @@ func rkeys(hits []query.Hit) []string {
 	return out
 }
 
-func uri(did syntax.DID, collection syntax.NSID, rkey string) string {
-	return fmt.Sprintf("at://%s/%s/%s", did, collection, rkey)
-}
+// expression is the URI of one of the writer's.
+func expression(rkey string) string { return fmt.Sprintf("at://%s/%s/%s", writer, Expression, rkey) }
 
 // Run holds a store to the suite.
 func Run(t *testing.T, world World, store Store) {
