@@ -120,7 +120,7 @@ func (s *Service) completionRoute(t *recordType) Route {
 	}
 }
 
-func (a searched) isDegraded() bool    { return a.Degraded }
+func (a searched) isDegraded() bool    { return a.Degraded || a.Incomplete }
 func (a completions) isDegraded() bool { return a.Degraded }
 
 // textQuestion is what /search asks.

@@ -41,7 +41,7 @@ func (s *Service) streamHits(question func(*Call) (query.Question, error)) Handl
 				if err != nil {
 					return err
 				}
-				out.degraded = out.degraded || page.Degraded
+				out.degraded, out.incomplete = out.degraded || page.Degraded, out.incomplete || page.Incomplete
 				for _, hit := range page.Hits {
 					if err := out.item(hit); err != nil {
 						return err

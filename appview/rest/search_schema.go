@@ -26,7 +26,7 @@ func answerSchema() Schema {
 		"total":     Object(map[string]Schema{"value": Integer("Number of hits."), "exact": Boolean("False where there are more than that.")}),
 		"facets?":   facets,
 		"cursor?":   cursorSchema(),
-		"degraded?": degradedSchema(),
+		"degraded?": degradedSchema(), "incomplete?": Boolean("True while PostgreSQL's own search is being filled, as after it was turned on: records may be missing."),
 	}))
 }
 

@@ -153,6 +153,16 @@ func TestSearchRefusesAndFallsBack(t *testing.T) {
 	require.True(t, answer.Degraded)
 	require.Equal(t, []string{"in"}, hitsOf(answer))
 	w.refused(t, "/search?q=%22", http.StatusBadRequest, "InvalidRequest")
+
+	// While PostgreSQL's documents are being filled, its answers say so.
+	require.False(t, answer.Incomplete)
+	fill := "INSERT INTO sweeps (version, target, collection) VALUES (1, 'fulltext', 'pub.layers.corpus.corpus')"
+	_, err := w.db.Pool.Exec(t.Context(), fill)
+	require.NoError(t, err)
+	w.get(t, "/search", url.Values{"q": {"dara"}}, &answer)
+	require.True(t, answer.Incomplete)
+	_, last := hitLines(t, w.ask(t, Prefix+"/search/export?q=dara"))
+	require.True(t, last.Incomplete)
 }
 
 // byTheirTexts asks for layers that name no language, on texts that do, until the text

@@ -63,7 +63,8 @@ type stream struct {
 	records int
 	cursor  string // goes on after the last line that was written, where there is such a thing
 	// degraded: some of it is of a store that answers in another's place.
-	degraded bool
+	degraded   bool
+	incomplete bool // some of it may be missing
 }
 
 // lastLine ends a stream.
@@ -75,6 +76,8 @@ type lastLine struct {
 	RequestID string `json:"requestId,omitempty"`
 	Cursor    string `json:"cursor,omitempty"`
 	Degraded  bool   `json:"degraded,omitempty"`
+
+	Incomplete bool `json:"incomplete,omitempty"`
 }
 
 // streamed answers with the lines that produce writes. An error before the first of
@@ -109,12 +112,12 @@ func (s *Service) streamed(c *Call, produce func(*stream) error) error {
 	if gone := c.Ctx().Err(); gone != nil {
 		return gone // nobody is there to be told
 	}
-	last := lastLine{End: "complete", Records: out.records, Cursor: out.cursor, Degraded: out.degraded}
+	last := lastLine{End: "complete", Records: out.records, Cursor: out.cursor, Degraded: out.degraded, Incomplete: out.incomplete}
 	if err != nil {
 		told := xrpc.AsError(err)
 		last = lastLine{
 			End: "error", Records: out.records, Error: told.Name, Message: told.Message,
-			RequestID: c.Response().Header().Get(echo.HeaderXRequestID), Cursor: out.cursor, Degraded: out.degraded,
+			RequestID: c.Response().Header().Get(echo.HeaderXRequestID), Cursor: out.cursor, Degraded: out.degraded, Incomplete: out.incomplete,
 		}
 	}
 	if wrote := out.line(last); wrote != nil {
@@ -192,5 +195,7 @@ func lastLineSchema() Schema {
 		"requestId?": String("Names the request in the server's log."),
 		"cursor?":    String("Where a list goes on, after an error or the limit."),
 		"degraded?":  Boolean("True where PostgreSQL searched in the place of the search server."),
+
+		"incomplete?": Boolean("True where what was searched was being filled: records may be missing."),
 	}))
 }

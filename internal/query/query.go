@@ -78,6 +78,9 @@ type Answer struct {
 	Total  Total              `json:"total"`
 	Facets map[string][]Count `json:"facets,omitempty"` // by what was asked for, the most frequent first; on the first page alone
 	Cursor string             `json:"cursor,omitempty"` // for the next page; empty on the last
+	// Incomplete: what is searched is being filled for the first time, or again, and may
+	// lack records.
+	Incomplete bool `json:"incomplete,omitempty"`
 }
 
 // Total is the number of hits.

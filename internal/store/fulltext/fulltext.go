@@ -60,8 +60,10 @@ func (s *Searcher) Search(ctx context.Context, q query.Question) (answer query.A
 	// All that one answer says is of one moment.
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		answer, err = page(ctx, tx, plan, after)
-		return err
+		if answer, err = page(ctx, tx, plan, after); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM sweeps WHERE target = $1 AND did = '' AND referent = '')", record.FullText).Scan(&answer.Incomplete)
 	})
 	if err != nil {
 		return query.Answer{}, fmt.Errorf("search in PostgreSQL: %w", ended(ctx, err))
