@@ -66,6 +66,10 @@ bench-reindex: ## records a second from PostgreSQL into new projections (bench/R
 bench-read: ## get and list against the bare SQL (bench/README.md)
 	go run ./test/stores -- go run ./bench/read $(ARGS)
 
+.PHONY: bench-fresh
+bench-fresh: ## how soon a commit is found by search and in the graph (bench/README.md)
+	go run ./test/stores -- go run ./bench/fresh $(ARGS)
+
 .PHONY: bench-k6
 bench-k6: ## many readers at once: annotation searches and neighbourhoods, alone and beside ingest (bench/README.md)
 	go run ./test/stores -- go run ./bench/k6 $(ARGS)

@@ -189,9 +189,9 @@ var lineMutants = []mutant{
 `, new: `	case o.refused != nil:
 `},
 	{name: "line/chain: commits without followed records break the chain", file: "chain.go", old: "!o.inScope && !state.known", new: "!o.inScope"},
-	{name: "line/chain: keys are not forgotten", file: "chain.go", old: "tx.forget = append(tx.forget, o.did)", new: "_ = o", argued: true},
-	{name: "line/chain: late commits are not verified", file: "chain.go", old: "tx.line.verifyLate(ctx, s.frame, o)", new: "_ = o", argued: true},
-	{name: "line/chain: the cursor of the last event, not of the furthest", file: "chain.go", old: "max(tx.seq, o.event.Seq)", new: "o.event.Seq"},
+	{name: "line/chain: keys are not forgotten", file: "chain.go", old: "tx.forget = append(tx.forget, o.did)", new: "_ = o"},
+	{name: "line/chain: late commits are not verified", file: "chain.go", old: "tx.line.verifyLate(ctx, s.frame, o)", new: "_ = o"},
+	{name: "line/chain: the cursor of the last event, not of the furthest", file: "chain.go", old: "max(tx.seq, o.event.Seq)", new: "o.event.Seq", argued: true},
 	{name: "line/state: the cursor may move back", file: "state.go", old: "return host, max(seq, c.reached[host])", new: "return host, seq"},
 	{name: "line/examine: an invalid record stays as it was", file: "examine.go", old: `change.Action, change.CID = record.Delete, ""`, new: `continue`},
 	{name: "line/examine: what does not decode leaves no trace", file: "examine.go", old: "o.dead = []store.DeadLetter{{Host: frame.Host, Stage: stageFrame", new: "_ = []store.DeadLetter{{Host: frame.Host, Stage: stageFrame"},
