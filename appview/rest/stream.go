@@ -69,15 +69,14 @@ type stream struct {
 
 // lastLine ends a stream.
 type lastLine struct {
-	End       string `json:"end"` // complete or error
-	Records   int    `json:"records"`
-	Error     string `json:"error,omitempty"`
-	Message   string `json:"message,omitempty"`
-	RequestID string `json:"requestId,omitempty"`
-	Cursor    string `json:"cursor,omitempty"`
-	Degraded  bool   `json:"degraded,omitempty"`
-
-	Incomplete bool `json:"incomplete,omitempty"`
+	End        string `json:"end"` // complete or error
+	Records    int    `json:"records"`
+	Error      string `json:"error,omitempty"`
+	Message    string `json:"message,omitempty"`
+	RequestID  string `json:"requestId,omitempty"`
+	Cursor     string `json:"cursor,omitempty"`
+	Degraded   bool   `json:"degraded,omitempty"`
+	Incomplete bool   `json:"incomplete,omitempty"`
 }
 
 // streamed answers with the lines that produce writes. An error before the first of
@@ -188,14 +187,13 @@ func hitLineSchema() Schema {
 
 func lastLineSchema() Schema {
 	return Named("LastLine", Object(map[string]Schema{
-		"end":        {"type": "string", "enum": []string{"complete", "error"}, "description": "Only the last line has it."},
-		"records":    Integer("How many records the lines before have."),
-		"error?":     String("As in the body of an error."),
-		"message?":   String("As in the body of an error."),
-		"requestId?": String("Names the request in the server's log."),
-		"cursor?":    String("Where a list goes on, after an error or the limit."),
-		"degraded?":  Boolean("True where PostgreSQL searched in the place of the search server."),
-
+		"end":         {"type": "string", "enum": []string{"complete", "error"}, "description": "Only the last line has it."},
+		"records":     Integer("How many records the lines before have."),
+		"error?":      String("As in the body of an error."),
+		"message?":    String("As in the body of an error."),
+		"requestId?":  String("Names the request in the server's log."),
+		"cursor?":     String("Where a list goes on, after an error or the limit."),
+		"degraded?":   Boolean("True where PostgreSQL searched in the place of the search server."),
 		"incomplete?": Boolean("True where what was searched was being filled: records may be missing."),
 	}))
 }
