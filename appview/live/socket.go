@@ -34,13 +34,17 @@ func SocketParams() []catalog.Param {
 }
 
 const (
-	mostReceived = 4 << 10 // bytes of a frame of the client's, which has nothing to say
-	pongWithin   = 3       // heartbeats
+	mostReceived = 4 << 10     // bytes of a frame of the client's, which has nothing to say
+	aliveTime    = time.Minute // in which a client answers a ping, of which there are several
 )
 
 // Mount adds the subscription's route.
 func (s *Service) Mount(e *echo.Echo) {
 	endpoint := xrpc.NewEndpoint(&catalog.Query{NSID: Method, Params: SocketParams()})
+	e.Any("/xrpc/"+Method, func(c echo.Context) error {
+		c.Response().Header().Set(echo.HeaderAllow, "GET, OPTIONS")
+		return &xrpc.Error{Status: http.StatusMethodNotAllowed, Name: "InvalidRequest", Message: Method + " is a subscription: expected HTTP method GET"}
+	})
 	e.GET("/xrpc/"+Method, func(c echo.Context) error { return s.subscribe(c, endpoint) })
 }
 
@@ -93,7 +97,7 @@ func (s *Service) subscribe(c echo.Context, endpoint *xrpc.Endpoint) error {
 	defer following.WithLabelValues("websocket").Dec()
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
-	go listen(conn, pongWithin*s.cfg.Heartbeat, cancel)
+	go listen(conn, aliveTime, cancel)
 	err = s.follow(ctx, q, place, end, outdated, out)
 	if err == nil && ctx.Err() == nil {
 		out.close(websocket.CloseServiceRestart, "connect again")

@@ -113,10 +113,12 @@ func (d *document) content(a *Answer) map[string]any {
 		content[mediaLines] = d.media(a.Lines, map[string]any{"end": "complete", "records": 0})
 	}
 	if a.Events != nil {
-		content[live.MediaEvents] = map[string]any{"schema": d.resolve(Schema{
-			"type": "string", "description": "Events, each with an id and a line of data: JSON of the schema Event.",
-			"contentMediaType": live.MediaEvents, "contentSchema": a.Events,
-		})}
+		one := Object(map[string]Schema{
+			"id":   String("The cursor."),
+			"data": {"type": "string", "description": "JSON.", "contentMediaType": "application/json", "contentSchema": a.Events},
+		})
+		one["description"] = "One event; the answer has any number."
+		content[live.MediaEvents] = map[string]any{"schema": d.resolve(one)}
 	}
 	return content
 }
