@@ -27,7 +27,7 @@ func (b *bench) ingest(ctx context.Context, rate float64) (in *ingest, err error
 		}
 	}()
 	// Another seed each time: other accounts.
-	in.network, err = program.Launch(b.options.program, os.Environ(), "simulate", "--listen", "127.0.0.1:0", "--authors", "50",
+	in.network, err = program.Launch(b.program, os.Environ(), "simulate", "--listen", "127.0.0.1:0", "--authors", "50",
 		"--records", "100000000", "--rate", fmt.Sprint(max(rate, 1)), "--seed", fmt.Sprint(time.Now().UnixNano()))
 	if err != nil {
 		return in, err
@@ -37,7 +37,7 @@ func (b *bench) ingest(ctx context.Context, rate float64) (in *ingest, err error
 		return in, err
 	}
 	environment := append(b.world.Environment(), strings.Fields(line.Text)...)
-	in.indexer, err = program.Launch(b.options.program, append(environment, "LAYERS_LISTEN=127.0.0.1:0", "LAYERS_METRICS_LISTEN=127.0.0.1:0"), "indexer")
+	in.indexer, err = program.Launch(b.program, append(environment, "LAYERS_LISTEN=127.0.0.1:0", "LAYERS_METRICS_LISTEN=127.0.0.1:0"), "indexer")
 	if err != nil {
 		return in, err
 	}

@@ -62,7 +62,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	var remove func()
-	if b.options.program, remove, err = program.Given(ctx, o.program); err != nil {
+	if b.program, remove, err = program.Given(ctx, o.program); err != nil {
 		return err
 	}
 	defer remove()

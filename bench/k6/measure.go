@@ -64,7 +64,7 @@ func (b *bench) serve(ctx context.Context) error {
 	}
 	address := "127.0.0.1:" + ports[0]
 	b.base = "http://" + address
-	b.api, err = program.Launch(b.options.program, append(b.world.Environment(), "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"), "api")
+	b.api, err = program.Launch(b.program, append(b.world.Environment(), "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"), "api")
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func again(annotations any) []any {
 
 // fillTables has a worker fill the read tables.
 func (b *bench) fillTables(ctx context.Context) error {
-	worker, err := program.Launch(b.options.program, append(b.world.Environment(), "LAYERS_LISTEN=127.0.0.1:0", "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn"), "worker")
+	worker, err := program.Launch(b.program, append(b.world.Environment(), "LAYERS_LISTEN=127.0.0.1:0", "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LOG_LEVEL=warn"), "worker")
 	if err != nil {
 		return err
 	}
