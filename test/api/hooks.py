@@ -24,7 +24,8 @@ def uris(kind):
 def map_path_parameters(context, path_parameters):
     path = context.operation.path
     if path_parameters and "uri" in path_parameters and path.startswith(PREFIX):
-        there = uris(path[len(PREFIX):].split("/")[0])
+        kind = path.split("/{uri}")[0].rsplit("/", 1)[1]
+        there = uris("expressions" if kind == "nodes" else kind)
         if there and random.random() < 0.5:
             path_parameters["uri"] = random.choice(there)
     return path_parameters
