@@ -47,7 +47,7 @@ func TestKilledInFetch(t *testing.T) {
 	}
 	for nth := range int64(4) {
 		for _, after := range []bool{false, true} {
-			ix := l.Indexer("--no-workers")
+			ix := l.Indexer(batchesAlone...)
 			begun(ix)
 			if nth == 0 {
 				ix.Kill()
@@ -59,7 +59,7 @@ func TestKilledInFetch(t *testing.T) {
 	}
 	happened(t, drop, late)
 	l.network.End()
-	ix := l.Indexer("--no-workers")
+	ix := l.Indexer(batchesAlone...)
 	l.equal(ix)
 	ix.Stop()
 }
@@ -80,7 +80,7 @@ func TestKilledInPurge(t *testing.T) {
 	}
 	a.play(200)
 	l := newLab(t, a, rig.OpenQueues(t), streamAlone, "LAYERS_RESYNC_CONCURRENCY=1")
-	ix := l.Indexer("--no-workers")
+	ix := l.Indexer(batchesAlone...)
 	l.equal(ix)
 	purges := 0
 	for i, nth := range []int64{1, 1, 2, 2, 3, 3, 4, 4} {
@@ -91,7 +91,7 @@ func TestKilledInPurge(t *testing.T) {
 		case <-trigger.Fired:
 			ix.Killed()
 			purges++
-			ix = l.Indexer("--no-workers")
+			ix = l.Indexer(batchesAlone...)
 		case <-time.After(5 * time.Second): // it took fewer commits than that
 			l.Proxies.Postgres.Forget(trigger)
 		}

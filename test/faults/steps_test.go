@@ -29,8 +29,10 @@ func struck(t *testing.T, p *rig.Process, trigger *rig.Trigger) {
 	}
 }
 
-// connected waits until the indexer follows the stream: from then on, what it commits
-// are batches.
+// batchesAlone is an indexer that commits nothing but batches, once it is connected.
+var batchesAlone = []string{"--no-workers", "--statistics-interval", "0"}
+
+// connected waits until the indexer follows the stream.
 func connected(t *testing.T, ix *rig.Process) {
 	t.Helper()
 	rig.Eventually(t, "the indexer to follow the stream", func() (bool, string) {
@@ -51,7 +53,7 @@ func TestKilledAtCommits(t *testing.T) {
 	database := l.Proxies.Postgres
 	for i := range int64(6) {
 		before := l.Cursor()
-		ix := l.Indexer("--no-workers")
+		ix := l.Indexer(batchesAlone...)
 		connected(t, ix)
 		way, bytes := rig.ToStore, toCommit
 		if i%2 == 1 {
