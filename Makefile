@@ -28,7 +28,7 @@ test: ## get and start the real stores, run every test against them, stop what w
 
 .PHONY: race
 race: ## the tests of the packages that share memory between goroutines, under the race detector
-	go run ./test/stores --only postgres -- go test -race -timeout 20m ./indexer ./indexer/firehose ./indexer/verify ./appview/... ./internal/simulate
+	go run ./test/stores --only postgres,redis -- go test -race -timeout 20m ./indexer ./indexer/firehose ./indexer/verify ./appview/... ./internal/simulate
 
 .PHONY: stores
 stores: ## keep the four real stores running, and print their addresses, until interrupted
