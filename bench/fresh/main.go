@@ -117,8 +117,13 @@ func (m *measurement) run(ctx context.Context, environment []string) (err error)
 	return m.write(ctx, map[int]string{indexer.PID(): "indexer", api.PID(): "API"})
 }
 
-// warmUp is written before anything is measured: for the compilers of the stores.
-const warmUp = 10 * time.Second
+const (
+	// warmUp is written before anything is measured: for the compilers of the stores.
+	warmUp = 30 * time.Second
+	// atOnce is how many commits are looked for at a time: were there more whenever the
+	// stores are behind, asking alone would keep them there.
+	atOnce = 8
+)
 
 // write has the network write while some of its commits are looked for.
 func (m *measurement) write(ctx context.Context, processes map[int]string) error {
@@ -135,6 +140,7 @@ func (m *measurement) write(ctx context.Context, processes map[int]string) error
 	written := make(chan error, 1)
 	go func() { written <- generator.Run(writing, m.rate) }()
 	var probes sync.WaitGroup
+	room := make(chan struct{}, atOnce)
 	text, err := m.commit(prober, map[string]any{"text": "the text that the others are parts of"})
 	if err != nil {
 		stop()
@@ -147,7 +153,11 @@ func (m *measurement) write(ctx context.Context, processes map[int]string) error
 	defer beat.Stop()
 	for ctx.Err() == nil && time.Since(began) < m.duration {
 		<-beat.C
-		probes.Go(func() { m.probe(ctx, prober, text) })
+		room <- struct{}{}
+		probes.Go(func() {
+			defer func() { <-room }()
+			m.probe(ctx, prober, text)
+		})
 	}
 	commits, took := m.world.LastSeq()-first, time.Since(began)
 	probes.Wait()
@@ -176,7 +186,7 @@ func (m *measurement) commit(prober syntax.DID, with map[string]any) (syntax.ATU
 }
 
 const (
-	again   = 50 * time.Millisecond // between two questions for the same
+	again   = 100 * time.Millisecond // between two questions for the same
 	patient = time.Minute
 )
 
