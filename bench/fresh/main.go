@@ -98,8 +98,10 @@ func (m *measurement) run(ctx context.Context, environment []string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, indexer.Stop()) }()
-	if _, err := indexer.Await(ctx, "firehose connected"); err != nil {
-		return err
+	for _, said := range []string{"firehose connected", "search indexes are filled"} {
+		if _, err := indexer.Await(ctx, said); err != nil {
+			return err
+		}
 	}
 	ports, err := program.FreePorts(1)
 	if err != nil {
@@ -119,7 +121,7 @@ func (m *measurement) run(ctx context.Context, environment []string) (err error)
 
 const (
 	// warmUp is written before anything is measured: for the compilers of the stores.
-	warmUp = 30 * time.Second
+	warmUp = 20 * time.Second
 	// atOnce is how many commits are looked for at a time: were there more whenever the
 	// stores are behind, asking alone would keep them there.
 	atOnce = 8
