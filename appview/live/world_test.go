@@ -62,7 +62,7 @@ func (w *world) serve(cfg live.Config) *process {
 	w.t.Helper()
 	known, err := catalog.Load()
 	require.NoError(w.t, err)
-	reader := store.NewReader(w.Pool)
+	reader := store.NewReader(w.Reads(w.t))
 	if cfg.Poll == 0 {
 		cfg.Poll = 10 * time.Millisecond
 	}

@@ -29,10 +29,10 @@ func (w *world) keep(t *testing.T) (kept func() int) {
 	address := os.Getenv("LAYERS_TEST_REDIS_URL")
 	require.NotEmpty(t, address, "LAYERS_TEST_REDIS_URL: run `make test`")
 	var err error
-	w.cache, err = cache.New(cache.Config{RedisURL: address, Version: rand.Text(), Changes: store.NewChanges(w.db.Pool), Registry: registry, Logger: slog.New(slog.DiscardHandler)})
+	w.cache, err = cache.New(cache.Config{RedisURL: address, Version: rand.Text(), Changes: store.NewChanges(w.db.Reads(t)), Registry: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.cache.Close()) })
-	w.serve(w.db.Pool)
+	w.serve(w.db.Reads(t))
 	return func() (n int) {
 		families, err := registry.Gather()
 		require.NoError(t, err)

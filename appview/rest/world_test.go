@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{catalog: c, members: map[syntax.NSID][]*member{}, fixture: fixture.New(7)}
 	w.db = storetest.New(t, partitions(c)...)
 	w.writer = w.db.Writer(t, nil)
-	w.serve(w.db.Pool)
+	w.serve(w.db.Reads(t))
 	handle := syntax.Handle("alice.test")
 	w.apply(t, []store.RepoUpdate{{DID: alice, Handle: &handle}, {DID: bob}, {DID: carol}})
 	return w

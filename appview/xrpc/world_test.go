@@ -58,7 +58,7 @@ func newEmptyWorld(t *testing.T) *world {
 	w := &world{catalog: loadCatalog(t), members: map[syntax.NSID][]member{}}
 	db := storetest.New(t, partitions(w.catalog)...)
 	w.writer = db.Writer(t, nil)
-	w.service = serve(New(w.catalog, store.NewReader(db.Pool), nil))
+	w.service = serve(New(w.catalog, store.NewReader(db.Reads(t)), nil))
 	var updates []store.RepoUpdate
 	for i, did := range repos {
 		update := store.RepoUpdate{DID: did}

@@ -70,12 +70,23 @@ func apiCommand() *cli.Command {
 				return err
 			}
 			defer p.close(context.WithoutCancel(ctx))
+			p.tellOfRights(ctx)
 			server, err := p.server(p.queries())
 			if err != nil {
 				return err
 			}
 			return server.Run(ctx)
 		},
+	}
+}
+
+// tellOfRights warns of an API whose login may do what the API never has to.
+func (p *parts) tellOfRights(ctx context.Context) {
+	may, err := store.MayWrite(ctx, p.pool)
+	if err != nil {
+		p.logger.WarnContext(ctx, "it is not known what the API's login may do", "error", err)
+	} else if may {
+		p.logger.WarnContext(ctx, "the API's login may change records: give it one that is only a member of "+store.ReaderRole)
 	}
 }
 

@@ -10,3 +10,6 @@ func (r *Reader) ListSQL(ctx context.Context, query Query) (sql string, args []a
 	}
 	return s.String(), s.args, nil
 }
+
+// GrantReader makes a role of any name, and lets it read.
+var GrantReader = grantReader

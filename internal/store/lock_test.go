@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
@@ -154,14 +155,12 @@ func TestTheLockIsWaitedForThroughAnOutage(t *testing.T) {
 		_, err := admin.Exec(t.Context(), "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT "+allow+"', current_database()); END $$")
 		require.NoError(t, err)
 	}
-	role := "layers_test_" + random(10)
-	_, err := admin.Exec(t.Context(), `CREATE ROLE "`+role+`" LOGIN PASSWORD 'test'; GRANT ALL ON ALL TABLES IN SCHEMA public TO "`+role+`"`)
+	login := storetest.Login(t, db.URL)
+	u, err := url.Parse(login)
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		_, err := admin.Exec(context.Background(), `DROP OWNED BY "`+role+`"; DROP ROLE "`+role+`"`)
-		require.NoError(t, err)
-	})
-	pool, err := store.Open(t.Context(), store.Config{URL: asRole(t, db.URL, role)})
+	_, err = admin.Exec(t.Context(), "GRANT ALL ON ALL TABLES IN SCHEMA public TO "+u.User.Username())
+	require.NoError(t, err)
+	pool, err := store.Open(t.Context(), store.Config{URL: login})
 	require.NoError(t, err)
 	defer pool.Close()
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -40,7 +39,7 @@ func Migrate(ctx context.Context, url string, partitions []Partition, logger *sl
 				return fmt.Errorf("partition of %s: %w", p.Collection, err)
 			}
 		}
-		return grantReader(ctx, conn, logger)
+		return grantReader(ctx, conn, ReaderRole, logger)
 	})
 }
 
@@ -88,54 +87,4 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 		return nil, fmt.Errorf("read the embedded migrations: %w", err)
 	}
 	return provider, nil
-}
-
-// grantReader makes the role that may only SELECT, and lets it read every table
-// there is. A login without the right to make roles leaves that to the operator.
-func grantReader(ctx context.Context, conn *pgx.Conn, logger *slog.Logger) error {
-	if err := createReader(ctx, conn); err != nil {
-		var refusal *pgconn.PgError
-		if errors.As(err, &refusal) && refusal.Code == codeNotPermitted {
-			logger.WarnContext(ctx, "this login may not make roles: the API has no role of its own that can only read",
-				"role", ReaderRole, "error", err)
-			return nil
-		}
-		return fmt.Errorf("make the role %s: %w", ReaderRole, err)
-	}
-	_, err := conn.Exec(ctx, `
-		DO $$ BEGIN
-			EXECUTE format('GRANT USAGE ON SCHEMA %I TO layers_reader', current_schema());
-			EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO layers_reader', current_schema());
-		END $$`)
-	if err != nil {
-		return fmt.Errorf("grant SELECT to %s: %w", ReaderRole, err)
-	}
-	return nil
-}
-
-// createReader makes the role and lets the present login take it. Roles belong to
-// the whole server, so a migration of another database may do the same just now.
-func createReader(ctx context.Context, conn *pgx.Conn) error {
-	var exists, member bool
-	const look = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1),
-		EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND pg_has_role(oid, 'MEMBER'))`
-	if err := conn.QueryRow(ctx, look, ReaderRole).Scan(&exists, &member); err != nil {
-		return err
-	}
-	if !exists {
-		_, err := conn.Exec(ctx, "CREATE ROLE "+ReaderRole+" NOLOGIN")
-		var refusal *pgconn.PgError
-		raced := errors.As(err, &refusal) && (refusal.Code == codeDuplicateObject || refusal.Code == codeUniqueViolation)
-		if err != nil && !raced {
-			return err
-		}
-		if err := conn.QueryRow(ctx, look, ReaderRole).Scan(&exists, &member); err != nil {
-			return err
-		}
-	}
-	if member { // as every superuser is of every role
-		return nil
-	}
-	_, err := conn.Exec(ctx, "GRANT "+ReaderRole+" TO CURRENT_USER")
-	return err
 }

@@ -144,24 +144,55 @@ func TestForeignRecordsMoveIntoTheirPartition(t *testing.T) {
 func TestReadersCannotWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.apply(put(key(alice, expressions, "one"), 1))
-	pool, err := store.Open(t.Context(), store.Config{URL: w.URL, ReadOnly: true, MaxConns: 1})
+	k := key(alice, expressions, "one")
+	w.apply(put(k, 1))
+	own, err := store.Open(t.Context(), store.Config{URL: w.URL, ReadOnly: true, MaxConns: 1})
 	require.NoError(t, err)
-	defer pool.Close()
+	defer own.Close()
+	for name, pool := range map[string]*pgxpool.Pool{"the owner's login": own, "a login of the API's own": w.Reads(t)} {
+		_, err := store.NewReader(pool).Get(t.Context(), k)
+		require.NoError(t, err, name)
+		page, err := store.NewReader(pool).List(t.Context(), store.Query{Collection: expressions, Limit: 1})
+		require.NoError(t, err, name)
+		require.Len(t, page.Records, 1, name)
+		may, err := store.MayWrite(t.Context(), pool)
+		require.NoError(t, err)
+		require.Equal(t, pool == own, may, name)
 
-	_, err = store.NewReader(pool).Get(t.Context(), key(alice, expressions, "one"))
-	require.NoError(t, err)
-	page, err := store.NewReader(pool).List(t.Context(), store.Query{Collection: expressions, Limit: 1})
-	require.NoError(t, err)
-	require.Len(t, page.Records, 1)
+		const insert = "INSERT INTO cursor (host, seq, updated_at) VALUES ('evil.test', 1, now())"
+		requireCode(t, "25006", pool, insert)
+		for _, statement := range []string{insert, "DELETE FROM records", "SELECT nextval(pg_get_serial_sequence('outbox', 'id'))", "CREATE TABLE evil ()"} {
+			requireCode(t, "42501", pool, "BEGIN READ WRITE; "+statement)
+		}
+	}
+}
 
-	const insert = "INSERT INTO cursor (host, seq, updated_at) VALUES ('evil.test', 1, now())"
-	requireCode(t, "25006", pool, insert)
-	_, err = pool.Exec(t.Context(), "SET default_transaction_read_only = off")
+// TestReadersReadEverything finds what a login of the API can read and what it cannot:
+// all tables and views, also those that come later, but none of what operators did.
+func TestReadersReadEverything(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reads := w.Reads(t)
+	w.apply(put(key(alice, posts, "one"), 1))
+	later := store.Partition{Collection: posts}
+	require.NoError(t, store.Migrate(t.Context(), w.URL, append(slices.Clone(partitions), later), silent))
+	rows, err := w.Pool.Query(t.Context(), `SELECT relname, oid::regclass::text FROM pg_class
+		WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') ORDER BY 1`)
 	require.NoError(t, err)
-	requireCode(t, "42501", pool, insert)
-	requireCode(t, "42501", pool, "DELETE FROM records")
-	requireCode(t, "42501", pool, "SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
+	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Quoted string }])
+	require.NoError(t, err)
+	require.Greater(t, len(tables), 20)
+	for _, table := range tables {
+		_, err := reads.Exec(t.Context(), "SELECT FROM "+table.Quoted+" WHERE false")
+		if strings.HasPrefix(table.Name, "admin_") {
+			requireCode(t, "42501", reads, "SELECT FROM "+table.Quoted)
+		} else {
+			require.NoError(t, err, table.Name)
+		}
+	}
+	page, err := store.NewReader(reads).List(t.Context(), store.Query{Collection: posts, Limit: 5})
+	require.NoError(t, err)
+	require.Len(t, page.Records, 1, "in a partition that is newer than the login")
 }
 
 func requireCode(t *testing.T, code string, pool *pgxpool.Pool, statement string) {
@@ -172,32 +203,39 @@ func requireCode(t *testing.T, code string, pool *pgxpool.Pool, statement string
 	require.Equal(t, code, refusal.Code, refusal.Message)
 }
 
-// TestALoginWithoutMuchRight shows that neither migrating nor reading needs a superuser.
+// TestALoginWithoutMuchRight shows that neither migrating nor reading needs a superuser:
+// where the role is there, whoever owns the tables lets it read them.
 func TestALoginWithoutMuchRight(t *testing.T) {
 	t.Parallel()
 	address := storetest.Empty(t)
+	require.NoError(t, store.Migrate(t.Context(), storetest.Empty(t), nil, silent), "the role is there")
+	login := storetest.Login(t, address)
 	admin := connect(t, address)
-	role := "layers_test_" + strings.ToLower(random(12))
-	_, err := admin.Exec(t.Context(), "CREATE ROLE "+role+" LOGIN PASSWORD 'test'")
+	u, err := url.Parse(login)
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		_, err := admin.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
-		require.NoError(t, err)
-	})
-	_, err = admin.Exec(t.Context(), "GRANT ALL ON SCHEMA public TO "+role)
+	_, err = admin.Exec(t.Context(), "GRANT ALL ON SCHEMA public TO "+u.User.Username()+" WITH GRANT OPTION")
 	require.NoError(t, err)
-	login := asRole(t, address, role)
+	_, err = admin.Exec(t.Context(), "CREATE TABLE somebody_elses ()")
+	require.NoError(t, err)
+
+	require.NoError(t, store.Migrate(t.Context(), login, partitions, silent))
+	own, err := store.Open(t.Context(), store.Config{URL: login, ReadOnly: true})
+	require.NoError(t, err)
+	defer own.Close()
+	reads, err := store.Open(t.Context(), store.Config{URL: storetest.Login(t, address, store.ReaderRole), ReadOnly: true})
+	require.NoError(t, err)
+	defer reads.Close()
+	for _, pool := range []*pgxpool.Pool{own, reads} {
+		_, err = store.NewReader(pool).Get(t.Context(), key(alice, expressions, "one"))
+		require.ErrorIs(t, err, store.ErrNotFound)
+		requireCode(t, "25006", pool, "DELETE FROM records")
+	}
+	requireCode(t, "42501", reads, "SELECT FROM somebody_elses")
 
 	var log bytes.Buffer
-	require.NoError(t, store.Migrate(t.Context(), login, partitions, slog.New(slog.NewTextHandler(&log, nil))))
-	pool, err := store.Open(t.Context(), store.Config{URL: login, ReadOnly: true})
-	require.NoError(t, err)
-	defer pool.Close()
-	_, err = store.NewReader(pool).Get(t.Context(), key(alice, expressions, "one"))
-	require.ErrorIs(t, err, store.ErrNotFound)
-	requireCode(t, "25006", pool, "DELETE FROM records")
-
-	require.Contains(t, log.String(), "may not make roles")
+	nobody := "layers_test_" + random(12)
+	require.NoError(t, store.GrantReader(t.Context(), connect(t, login), nobody, slog.New(slog.NewTextHandler(&log, nil))), "nobody has made the role")
+	require.Contains(t, log.String(), "CREATE ROLE "+nobody+" NOLOGIN")
 }
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
@@ -206,13 +244,4 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	require.ErrorContains(t, err, "connect to PostgreSQL")
 	_, err = store.Open(t.Context(), store.Config{URL: "::"})
 	require.ErrorContains(t, err, "database URL")
-}
-
-// asRole is the URL of a database for another login, whose password is "test".
-func asRole(t *testing.T, address, role string) string {
-	t.Helper()
-	u, err := url.Parse(address)
-	require.NoError(t, err)
-	u.User = url.UserPassword(role, "test")
-	return u.String()
 }

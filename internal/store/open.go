@@ -13,10 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ReaderRole is the role that may only SELECT. [Migrate] makes it; the login of an
-// API replica should be a member of it and have no other rights.
-const ReaderRole = "layers_reader"
-
 // Config says how to reach PostgreSQL.
 type Config struct {
 	// URL is a connection string, postgres://user:password@host:port/database. The

@@ -2,13 +2,18 @@ package rig
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
 // Upstream is where a deployment finds the AT Protocol network.
@@ -24,6 +29,9 @@ type Deployment struct {
 	T       *testing.T
 	Env     []string
 	Proxies struct{ Postgres, Redis, Elasticsearch, Neo4j *Proxy }
+
+	reader   sync.Once
+	readerIs *url.Userinfo // the login of API processes
 }
 
 // Deploy makes a deployment on empty stores. Settings are further variables, as
@@ -116,10 +124,31 @@ func (d *Deployment) API() string {
 // is ready.
 func (d *Deployment) Replica(address string, settings ...string) (base string, p *Process) {
 	d.T.Helper()
-	p = Launch(d.T, slices.Concat(d.Env, []string{"LAYERS_LISTEN=" + address, "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"}, settings), "api", "api")
+	p = Launch(d.T, slices.Concat(d.Env, []string{"DATABASE_URL=" + d.readerURL(), "LAYERS_LISTEN=" + address, "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"}, settings), "api", "api")
 	base = "http://" + address
 	Eventually(d.T, "the API to be ready", func() (bool, string) { return ready(base) }, p)
 	return base, p
+}
+
+// readerURL is how API processes reach PostgreSQL: by a login that is a member of the
+// role that migrations make for them, and has no other right.
+func (d *Deployment) readerURL() string {
+	d.T.Helper()
+	var address *url.URL
+	for _, variable := range d.Env {
+		if value, ok := strings.CutPrefix(variable, "DATABASE_URL="); ok {
+			var err error
+			address, err = url.Parse(value)
+			require.NoError(d.T, err)
+		}
+	}
+	d.reader.Do(func() {
+		login, err := url.Parse(storetest.Login(d.T, d.DatabaseURL, store.ReaderRole))
+		require.NoError(d.T, err)
+		d.readerIs = login.User
+	})
+	address.User = d.readerIs
+	return address.String()
 }
 
 // Cursor is how far the index says it has come; 0 before it has begun.
