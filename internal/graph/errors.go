@@ -41,10 +41,11 @@ func (e *WriteError) Unwrap() []error {
 }
 
 // refused tells whether the server's answer condemns what was written. The
-// statements are ours and correct, so only their parameters can be at fault.
+// statements are ours and correct, so only their parameters can be at fault, or a
+// server that is too old to know their syntax.
 func refused(err error) bool {
 	var answer *neo4j.Neo4jError
-	if !errors.As(err, &answer) {
+	if !errors.As(err, &answer) || answer.Code == "Neo.ClientError.Statement.SyntaxError" {
 		return false
 	}
 	return strings.HasPrefix(answer.Code, "Neo.ClientError.Statement.") ||

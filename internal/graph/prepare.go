@@ -33,11 +33,14 @@ type edgeRow struct {
 	properties map[string]any
 }
 
-// edgeGroup is what a statement cannot take as a parameter.
+// edgeGroup is what edges that are made together have in common.
 type edgeGroup struct {
-	Type     EdgeType
-	From, To NodeKind
+	Type EdgeType
+	ends
 }
+
+// ends are the kinds of nodes that an edge leads from and to.
+type ends struct{ From, To NodeKind }
 
 var labelPattern = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
 
@@ -118,7 +121,7 @@ func (c *Client) setEdges(p *prepared, edges []Edge) error {
 		}
 		p.need(e.From, from)
 		p.need(e.To, to)
-		group := edgeGroup{e.Type, e.From.Kind, e.To.Kind}
+		group := edgeGroup{e.Type, ends{e.From.Kind, e.To.Kind}}
 		p.edges[group] = append(p.edges[group], edgeRow{from, to, props})
 	}
 	p.starts, p.owns = sortedKeys(starts), sortedKeys(owns)

@@ -17,6 +17,9 @@ const (
 // Ensure makes the constraints and indexes that are missing and waits until they
 // are usable. It may run at any time, in several processes at once.
 func (c *Client) Ensure(ctx context.Context) error {
+	if err := c.checkVersion(ctx); err != nil {
+		return err
+	}
 	for _, statement := range schema() {
 		if err := c.ensure(ctx, statement); err != nil {
 			return fmt.Errorf("neo4j: %s: %w", statement, err)
@@ -26,6 +29,34 @@ func (c *Client) Ensure(ctx context.Context) error {
 		return fmt.Errorf("neo4j: wait for indexes: %w", err)
 	}
 	return nil
+}
+
+// Labels and types are given by parameters from this version on.
+const oldestMajor, oldestMinor = 5, 26
+
+// checkVersion refuses a server that does not know the statements of a write.
+func (c *Client) checkVersion(ctx context.Context) error {
+	rows, err := c.query(ctx, neo4j.AccessModeRead, "CALL dbms.components() YIELD name, versions WHERE name = 'Neo4j Kernel' RETURN versions[0]", nil)
+	if err != nil {
+		return fmt.Errorf("neo4j: read the server's version: %w", err)
+	}
+	var version string
+	if len(rows) > 0 {
+		version, _ = rows[0].Values[0].(string)
+	}
+	if tooOld(version) {
+		return fmt.Errorf("neo4j: the server is version %s: use %d.%d or later", version, oldestMajor, oldestMinor)
+	}
+	return nil
+}
+
+// tooOld is false also for what is not the form of a version that is known.
+func tooOld(version string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
+		return false
+	}
+	return major < oldestMajor || major == oldestMajor && minor < oldestMinor
 }
 
 // ensure runs one statement. Two processes that make the same index at once can

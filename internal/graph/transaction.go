@@ -8,8 +8,14 @@ import (
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 )
 
-// maxRows bounds the rows of one statement, and with them its parameters' size.
-const maxRows = 2000
+const (
+	// maxRows bounds the rows of one statement, and with them its parameters' size.
+	maxRows = 2000
+	// planned keeps the plan that a statement once got. All of them find their nodes by
+	// unique keys, so that no other plan is ever better, while the server would plan each
+	// anew whenever the graph has grown by half: for seconds in which nobody can write.
+	planned = "CYPHER replan=skip "
+)
 
 // transaction has the steps of a write, each one statement or a few for a whole
 // batch.
@@ -67,7 +73,7 @@ func choose(batch []prepared, states map[string]state) (changed, unchanged, larg
 // run runs a statement over rows, a part of them at a time.
 func (tx transaction) run(ctx context.Context, doing, cypher string, rows []any) error {
 	for part := range slices.Chunk(rows, maxRows) {
-		result, err := tx.Run(ctx, cypher, map[string]any{"rows": part})
+		result, err := tx.Run(ctx, planned+cypher, map[string]any{"rows": part})
 		if err == nil {
 			_, err = result.Consume(ctx)
 		}
@@ -109,7 +115,7 @@ func (s state) covers(p prepared) bool {
 }
 
 func (tx transaction) states(ctx context.Context, batch []prepared) (map[string]state, error) {
-	result, err := tx.Run(ctx, `UNWIND $keys AS key
+	result, err := tx.Run(ctx, planned+`UNWIND $keys AS key
 		MATCH (n:Record {key: key})
 		RETURN key, n._version AS version, n._digest AS digest, labels(n) AS labels,
 			n._starts AS starts, n._owns AS owns, n._edges AS edges, n._claim AS claim`,
@@ -183,52 +189,32 @@ func (tx transaction) setVersions(ctx context.Context, batch []prepared) error {
 		SET n._version = row.version`, rows)
 }
 
-// setNodes sets properties and labels, the version among them.
+// setNodes sets properties and labels, the version among them. Labels are given by
+// parameters, as edges' types are below: a server plans one statement faster than
+// one for each of them.
 func (tx transaction) setNodes(ctx context.Context, batch []prepared, states map[string]state) error {
+	var outdated []any
 	rows := make([]any, len(batch))
 	for i, p := range batch {
-		rows[i] = map[string]any{"key": p.key, "properties": p.properties}
+		rows[i] = map[string]any{"key": p.key, "properties": p.properties, "labels": stringsOf(p.labels)}
+		old := slices.DeleteFunc(slices.Clone(states[p.key].labels), func(label string) bool { return slices.Contains(p.labels, label) })
+		if len(old) > 0 {
+			outdated = append(outdated, map[string]any{"key": p.key, "labels": old})
+		}
 	}
-	err := tx.run(ctx, "set properties", `UNWIND $rows AS row
+	err := tx.run(ctx, "remove labels", `UNWIND $rows AS row
 		MATCH (n:Record {key: row.key})
-		SET n = row.properties`, rows)
+		REMOVE n:$(row.labels)`, outdated)
 	if err != nil {
 		return err
 	}
-	return tx.setLabels(ctx, batch, states)
+	return tx.run(ctx, "set properties", `UNWIND $rows AS row
+		MATCH (n:Record {key: row.key})
+		SET n = row.properties, n:$(row.labels)`, rows)
 }
 
-// setLabels adds and removes labels, which a statement cannot take as parameters.
-func (tx transaction) setLabels(ctx context.Context, batch []prepared, states map[string]state) error {
-	add, remove := map[string][]any{}, map[string][]any{}
-	for _, p := range batch {
-		old := states[p.key].labels
-		for _, label := range p.labels {
-			if !slices.Contains(old, label) {
-				add[label] = append(add[label], p.key)
-			}
-		}
-		for _, label := range old {
-			if !slices.Contains(p.labels, label) {
-				remove[label] = append(remove[label], p.key)
-			}
-		}
-	}
-	for _, label := range sortedKeys(remove) {
-		if !labelPattern.MatchString(label) {
-			return fmt.Errorf("a record's node has the label %q, which this graph never sets", label)
-		}
-		if err := tx.run(ctx, "remove label", "UNWIND $rows AS key MATCH (n:Record {key: key}) REMOVE n:"+label, remove[label]); err != nil {
-			return err
-		}
-	}
-	for _, label := range sortedKeys(add) {
-		if err := tx.run(ctx, "add label", "UNWIND $rows AS key MATCH (n:Record {key: key}) SET n:"+label, add[label]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// stringsOf is a list that is there even if it is empty.
+func stringsOf(list []string) []string { return append([]string{}, list...) }
 
 // mergeTargets makes the nodes that edges need and that are not there, in order of their keys.
 func (tx transaction) mergeTargets(ctx context.Context, batch []prepared) error {
@@ -254,20 +240,20 @@ func (tx transaction) mergeTargets(ctx context.Context, batch []prepared) error 
 }
 
 func (tx transaction) createEdges(ctx context.Context, batch []prepared) error {
-	groups := map[edgeGroup][]any{}
+	rows := map[ends][]any{}
 	for _, p := range batch {
-		for group, rows := range p.edges {
-			for _, row := range rows {
-				groups[group] = append(groups[group], map[string]any{"from": row.from, "to": row.to, "properties": row.properties})
+		for group, edges := range p.edges {
+			for _, edge := range edges {
+				rows[group.ends] = append(rows[group.ends], map[string]any{"from": edge.from, "to": edge.to, "type": string(group.Type), "properties": edge.properties})
 			}
 		}
 	}
-	for group, rows := range groups {
+	for ends, rows := range rows {
 		err := tx.run(ctx, "make edges", fmt.Sprintf(`UNWIND $rows AS row
 			MATCH (from:%s {key: row.from})
 			MATCH (to:%s {key: row.to})
-			CREATE (from)-[e:%s]->(to)
-			SET e = row.properties`, group.From, group.To, group.Type), rows)
+			CREATE (from)-[e:$(row.type)]->(to)
+			SET e = row.properties`, ends.From, ends.To), rows)
 		if err != nil {
 			return err
 		}
