@@ -188,7 +188,7 @@ func (m *measurement) commit(prober syntax.DID, with map[string]any) (syntax.ATU
 }
 
 const (
-	again   = 100 * time.Millisecond // between two questions for the same
+	again   = 200 * time.Millisecond // between two questions for the same, so that asking is not what keeps the stores busy
 	patient = time.Minute
 )
 
