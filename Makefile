@@ -100,6 +100,10 @@ fuzz: ## each fuzz target for a minute
 check-api: build ## lint the OpenAPI document and try all that it describes (docs/api.md)
 	test/api/check.sh $(ARGS)
 
+.PHONY: check-deploy
+check-deploy: ## check manifests, chart, compose and image files with the programs that will read them
+	test/deploy/check.sh $(ARGS)
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

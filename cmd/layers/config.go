@@ -71,6 +71,8 @@ type config struct {
 	LogLevel  string
 	LogFormat string
 	Drain     time.Duration
+	// DrainDelay is how long an API that is to stop goes on to serve before it drains.
+	DrainDelay time.Duration
 }
 
 const (
@@ -126,6 +128,7 @@ func serveFlags() []cli.Flag {
 		setting(categoryServe, "rate-limits", "LAYERS_RATE_LIMITS", string(traffic.FailOpen), "what becomes of requests while Redis cannot count them: open lets them in, closed refuses them; off counts nobody at any time"),
 		setting(categoryServe, "admin-dids", "LAYERS_ADMIN_DIDS", "", "accounts of the tier admin, comma-separated DIDs"),
 		setting(categoryServe, "premium-dids", "LAYERS_PREMIUM_DIDS", "", "accounts of the tier premium, comma-separated DIDs"),
+		&cli.DurationFlag{Name: "drain-delay", Category: categoryServe, Sources: cli.EnvVars("LAYERS_DRAIN_DELAY"), Usage: "how long to go on serving after a stop is asked for, with /ready at 503, so that load balancers notice"},
 		&cli.BoolWithInverseFlag{Name: "cache", Category: categoryServe, Value: true, Sources: cli.EnvVars("LAYERS_CACHE"), Usage: "keep answers of references, search and graph in Redis, where REDIS_URL is set"},
 	}
 }
@@ -257,6 +260,7 @@ func readConfig(command *cli.Command) (config, error) {
 		LogLevel:      r.choice("log-level", "debug", "info", "warn", "error"),
 		LogFormat:     r.choice("log-format", "", "text", "json"),
 		Drain:         command.Duration("drain"),
+		DrainDelay:    command.Duration("drain-delay"),
 	}
 	cfg.Resync.Dir, cfg.Resync.Concurrency = command.String("spool-dir"), command.Int("resync-concurrency")
 	cfg.Resync.HostRate, cfg.Resync.MaxBytes = command.Float("resync-host-rate"), command.Int64("resync-max-bytes")

@@ -234,6 +234,9 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	for name, ping := range p.pings() {
 		checks = append(checks, appview.Check{Name: name, Ping: ping, Optional: queries != nil && name != "postgresql"})
 	}
+	if queries != nil { // the indexer brings the schema along itself
+		checks = append(checks, appview.Check{Name: "schema", Ping: func(ctx context.Context) error { return store.CheckSchema(ctx, p.pool) }})
+	}
 	follow := p.follow(queries)
 	endpoints, err := p.rest(queries, follow)
 	if err != nil {
@@ -248,7 +251,7 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
-		TrustedProxies: p.cfg.Proxies, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
+		TrustedProxies: p.cfg.Proxies, DrainDelay: p.cfg.DrainDelay, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
 		Admins: p.cfg.Admins, Premium: p.cfg.Premium,
 	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Quotas: p.quotas, Directory: directory, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
