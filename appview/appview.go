@@ -26,6 +26,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/layers-pub/layers-appview/appview/admin"
 	"github.com/layers-pub/layers-appview/appview/caller"
 	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
@@ -66,6 +67,7 @@ type Deps struct {
 	Quotas *traffic.Quotas // nil lets everybody in
 	// Directory has the keys of those who send a token; without it none is looked at.
 	Directory identityDirectory.Directory
+	Admin     *admin.Service       // what operators can do, on their address; nil for nothing
 	Checks    []Check              // what has to answer for the process to be ready
 	Metrics   *prometheus.Registry // where the server's own metrics go, and what /metrics shows
 	Logger    *slog.Logger
@@ -127,7 +129,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(deps.Logger.Handler(), slog.LevelDebug),
 	}
-	s.metrics = &http.Server{Handler: operatorRoutes(deps.Metrics), ReadHeaderTimeout: readHeaderTimeout}
+	s.metrics = &http.Server{
+		Handler:           s.operatorRoutes(deps),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          s.public.ErrorLog,
+	}
 	return s, nil
 }
 

@@ -28,6 +28,13 @@ func newIdentity(publicURL, addr string) (identity, error) {
 	return identity{did: did, endpoint: origin.String()}, nil
 }
 
+// Identity is what this service is called in the network, and its entry there, as it
+// follows from its public URL or, without one, from where it listens.
+func Identity(publicURL, listen string) (did, fragment string, err error) {
+	id, err := newIdentity(publicURL, listen)
+	return id.did, serviceFragment, err
+}
+
 // document is the DID document, with the service entry that PDSes proxy to:
 // clients name it in atproto-proxy as did:web:...#layers_appview.
 func (id identity) document() any {

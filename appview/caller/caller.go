@@ -5,9 +5,7 @@ package caller
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/auth"
@@ -28,7 +26,6 @@ type Config struct {
 	Directory identity.Directory
 	// Admins and Premium are the accounts of these tiers.
 	Admins, Premium []syntax.DID
-	Logger          *slog.Logger
 }
 
 // Tokens that do not hold cost look-ups of keys, which whoever sends them chooses. So
@@ -48,14 +45,20 @@ type Callers struct {
 	audiences []auth.ServiceAuthValidator
 	tiers     map[syntax.DID]traffic.Tier
 	wrong     *expirable.LRU[string, *rate.Limiter] // by address
+	directory *patient
 }
 
 // New makes callers.
-func New(cfg Config) *Callers {
-	c := &Callers{tiers: map[syntax.DID]traffic.Tier{}, wrong: expirable.NewLRU[string, *rate.Limiter](wrongKept, nil, wrongBurst*wrongEvery)}
-	directory := &patient{Directory: cfg.Directory, purged: expirable.NewLRU[syntax.AtIdentifier, struct{}](wrongKept, nil, purgeEvery)}
+func New(cfg Config) *Callers { return newCallers(cfg, purgeEvery) }
+
+// newCallers makes callers whose keys are looked up anew no more often than that.
+func newCallers(cfg Config, purgeEvery time.Duration) *Callers {
+	c := &Callers{
+		tiers: map[syntax.DID]traffic.Tier{}, wrong: expirable.NewLRU[string, *rate.Limiter](wrongKept, nil, wrongBurst*wrongEvery),
+		directory: &patient{Directory: cfg.Directory, purged: expirable.NewLRU[syntax.AtIdentifier, struct{}](wrongKept, nil, purgeEvery)},
+	}
 	for _, audience := range []string{cfg.DID, cfg.DID + cfg.Fragment} {
-		c.audiences = append(c.audiences, auth.ServiceAuthValidator{Audience: audience, Dir: directory})
+		c.audiences = append(c.audiences, auth.ServiceAuthValidator{Audience: audience, Dir: c.directory})
 	}
 	for _, did := range cfg.Premium {
 		c.tiers[did] = traffic.Premium
@@ -71,30 +74,20 @@ func New(cfg Config) *Callers {
 // hold, 429 for an address that sent many of them.
 func (c *Callers) Identify(r *http.Request, address string, method syntax.NSID) (traffic.Caller, error) {
 	from := traffic.Caller{Tier: traffic.Anonymous, Address: address}
-	header := r.Header.Get("Authorization")
-	if header == "" {
-		return from, nil
+	token, err := bearer(r)
+	if token == "" || err != nil {
+		return from, err
 	}
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > longestName {
-		return from, unauthorized("AuthenticationRequired", "header Authorization: expected Bearer and a service-auth token")
-	}
-	failures, ok := c.wrong.Get(address)
-	if ok && failures.Tokens() < 1 {
-		return from, &xrpc.Error{
-			Status: http.StatusTooManyRequests, Name: "RateLimitExceeded", RetryAfter: authRetry, Message: "too many tokens from your address did not hold",
-		}
+	attempt, err := c.attempt(address)
+	if err != nil {
+		return from, err
 	}
 	did, err := c.validate(r.Context(), token, method)
 	if ended := r.Context().Err(); ended != nil {
 		return from, ended
 	}
 	if err != nil {
-		if !ok {
-			failures = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
-			c.wrong.Add(address, failures)
-		}
-		failures.Allow()
+		attempt.failed()
 		return from, refusal(err)
 	}
 	from.DID, from.Tier = did, traffic.Authenticated
@@ -102,6 +95,35 @@ func (c *Callers) Identify(r *http.Request, address string, method syntax.NSID) 
 		from.Tier = tier
 	}
 	return from, nil
+}
+
+// attempt is what an address may do to prove itself.
+type attempt struct {
+	failures *rate.Limiter
+	of       string // address
+	by       *Callers
+}
+
+// attempt lets an address try to prove itself, unless it failed too many times.
+func (c *Callers) attempt(address string) (attempt, error) {
+	failures, ok := c.wrong.Get(address)
+	if !ok {
+		failures = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
+	}
+	if failures.Tokens() < 1 {
+		return attempt{}, &xrpc.Error{
+			Status: http.StatusTooManyRequests, Name: "RateLimitExceeded", RetryAfter: authRetry, Message: "too many tokens from your address did not hold",
+		}
+	}
+	return attempt{failures: failures, of: address, by: c}, nil
+}
+
+// failed counts an attempt that failed.
+func (a attempt) failed() {
+	if !a.by.wrong.Contains(a.of) {
+		a.by.wrong.Add(a.of, a.failures)
+	}
+	a.failures.Allow()
 }
 
 func (c *Callers) validate(ctx context.Context, token string, method syntax.NSID) (did syntax.DID, err error) {

@@ -89,7 +89,8 @@ func runBackfill(ctx context.Context, command *cli.Command, p *parts) error {
 	}
 	f := &following{resyncs: store.NewResyncs(p.pool), out: command.Root().Writer, repos: repos, failed: map[syntax.DID]int{}, began: time.Now()}
 	f.search = len(collections) > 0 || len(repos) == 0
-	if err := f.request(ctx, collections); err != nil {
+	err = p.audited(ctx, command, "backfill", fmt.Sprint(repos, collections), func(ctx context.Context) error { return f.request(ctx, collections) })
+	if err != nil {
 		return err
 	}
 	led, err := f.resyncs.HasWriter(ctx)

@@ -32,6 +32,7 @@ type config struct {
 	Concurrency map[traffic.Group]int
 	RateLimits  traffic.Policy
 	Admins      []syntax.DID
+	AdminToken  string // static, of operators; "" for none
 	Premium     []syntax.DID
 	Cache       bool // answers are kept in Redis, if there is one
 
@@ -89,8 +90,12 @@ func setting(category, flag, variable, value, usage string) *cli.StringFlag {
 
 // secret is a setting that may also come from the file that VARIABLE_FILE names.
 func secret(flag, variable, usage string) *cli.StringFlag {
+	return secretOf(categoryStores, flag, variable, usage)
+}
+
+func secretOf(category, flag, variable, usage string) *cli.StringFlag {
 	return &cli.StringFlag{
-		Name: flag, Category: categoryStores, Usage: usage + " (or " + variable + "_FILE)", HideDefault: true,
+		Name: flag, Category: category, Usage: usage + " (or " + variable + "_FILE)", HideDefault: true,
 		Sources: cli.NewValueSourceChain(cli.EnvVar(variable), secretFile(variable+"_FILE")),
 	}
 }
@@ -121,16 +126,24 @@ var unreadableSecrets []error
 func serveFlags() []cli.Flag {
 	return []cli.Flag{
 		setting(categoryServe, "listen", "LAYERS_LISTEN", ":3000", "address of XRPC, REST, /health and /ready"),
-		setting(categoryServe, "public-url", "LAYERS_PUBLIC_URL", "", "the address under which clients reach this service; its host is the did:web (default: the listen address on localhost)"),
+		publicURLFlag(),
 		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
 		&cli.DurationFlag{Name: "request-timeout", Category: categoryServe, Value: 10 * time.Second, Sources: cli.EnvVars("LAYERS_REQUEST_TIMEOUT"), Usage: "how long a request may wait for the stores, which then stop working on it"},
 		setting(categoryServe, "concurrency", "LAYERS_CONCURRENCY", "", "how many requests of a group one process works on at a time, as search=64,graph=32; the rest waits shortly, or is answered 503"),
 		setting(categoryServe, "rate-limits", "LAYERS_RATE_LIMITS", string(traffic.FailOpen), "what becomes of requests while Redis cannot count them: open lets them in, closed refuses them; off counts nobody at any time"),
-		setting(categoryServe, "admin-dids", "LAYERS_ADMIN_DIDS", "", "accounts of the tier admin, comma-separated DIDs"),
+		adminDIDsFlag(),
 		setting(categoryServe, "premium-dids", "LAYERS_PREMIUM_DIDS", "", "accounts of the tier premium, comma-separated DIDs"),
 		&cli.DurationFlag{Name: "drain-delay", Category: categoryServe, Sources: cli.EnvVars("LAYERS_DRAIN_DELAY"), Usage: "how long to go on serving after a stop is asked for, with /ready at 503, so that load balancers notice"},
 		&cli.BoolWithInverseFlag{Name: "cache", Category: categoryServe, Value: true, Sources: cli.EnvVars("LAYERS_CACHE"), Usage: "keep answers of references, search and graph in Redis, where REDIS_URL is set"},
 	}
+}
+
+func publicURLFlag() cli.Flag {
+	return setting(categoryServe, "public-url", "LAYERS_PUBLIC_URL", "", "the address under which clients reach this service; its host is the did:web (default: the listen address on localhost)")
+}
+
+func adminDIDsFlag() cli.Flag {
+	return setting(categoryServe, "admin-dids", "LAYERS_ADMIN_DIDS", "", "accounts of operators, which are of the tier admin: comma-separated DIDs")
 }
 
 func metricsFlags() []cli.Flag {
@@ -244,6 +257,7 @@ func readConfig(command *cli.Command) (config, error) {
 		Cache:         command.Bool("cache"),
 		RateLimits:    traffic.Policy(r.choice("rate-limits", string(traffic.FailOpen), string(traffic.FailClosed), string(traffic.Off))),
 		Admins:        r.accounts("admin-dids"),
+		AdminToken:    r.token("admin-token"),
 		Premium:       r.accounts("premium-dids"),
 		Relays:        r.urls("relay-url", "ws", "wss", "http", "https"),
 		RelayQuiet:    command.Duration("relay-quiet"),
@@ -416,6 +430,18 @@ func (r *configReader) accounts(flag string) []syntax.DID {
 		out = append(out, did)
 	}
 	return out
+}
+
+// shortestToken is how many characters a token has that cannot be guessed.
+const shortestToken = 32
+
+// token is a secret that clients send in a header.
+func (r *configReader) token(flag string) string {
+	value := r.command.String(flag)
+	if value != "" && (len(value) < shortestToken || strings.ContainsFunc(value, func(c rune) bool { return c <= ' ' || c > '~' })) {
+		r.fail(flag, "is no token: use at least %d visible ASCII characters, as `openssl rand -hex 32` makes them", shortestToken)
+	}
+	return value
 }
 
 // collections are NSIDs, or all below one: app.bsky.*

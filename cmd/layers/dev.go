@@ -81,7 +81,7 @@ func (d *dev) run(ctx context.Context) error {
 	if err := d.migrate(ctx); err != nil {
 		return err
 	}
-	server, err := d.server(d.queries())
+	server, err := d.server(d.queries(), nil)
 	if err != nil {
 		return err
 	}

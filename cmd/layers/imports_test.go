@@ -54,10 +54,11 @@ var allowed = map[string][]string{
 	"appview/xrpc":      {"internal/record", "internal/catalog", "internal/store"},
 	"appview/traffic":   {"internal/volatile", "appview/xrpc"},
 	"appview/caller":    {"appview/traffic", "appview/xrpc"},
+	"appview/admin":     {"internal/record", "internal/store", "appview/caller", "appview/xrpc"},
 	"appview/live":      {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview/cache":     {"internal/volatile", "internal/record", "internal/store"},
 	"appview/rest":      {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "internal/store/statistics", "appview/xrpc"},
-	"appview":           {"appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
+	"appview":           {"appview/admin", "appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
 	"internal/fixture":  {"lexicons", "internal/record"},
@@ -70,7 +71,7 @@ var allowed = map[string][]string{
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
-		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
+		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/admin", "appview/caller", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v3"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -64,6 +65,14 @@ func letterFilter(command *cli.Command) (f store.LetterFilter, err error) {
 		f.IDs = append(f.IDs, id)
 	}
 	return f, nil
+}
+
+// chosen says which letters are meant, for the log of what operators did.
+func chosen(f store.LetterFilter) string {
+	if len(f.IDs) > 0 {
+		return fmt.Sprint(f.IDs)
+	}
+	return fmt.Sprintf("stage=%s class=%s did=%s collection=%s", f.Stage, f.Class, f.DID, f.Collection)
 }
 
 // chosenLetters insists that something is said of which letters are meant.
@@ -145,7 +154,11 @@ func dropLetters(ctx context.Context, command *cli.Command, p *parts) error {
 	if n, err := letters.Count(ctx, filter); err != nil || n > 1 && !command.Bool("yes") {
 		return errors.Join(err, fmt.Errorf("these are %d dead letters: add --yes to drop them", n))
 	}
-	n, err := letters.Delete(ctx, filter)
+	var n int64
+	err = p.within(ctx, command, "dlq.drop", chosen(filter), func(tx pgx.Tx) (_ string, err error) {
+		n, err = store.NewDeadLetters(tx).Delete(ctx, filter)
+		return fmt.Sprintf("%d dropped", n), err
+	})
 	if err != nil {
 		return err
 	}
@@ -161,7 +174,11 @@ func replayLetters(ctx context.Context, command *cli.Command, p *parts) error {
 	}
 	out := command.Root().Writer
 	letters := store.NewDeadLetters(p.pool)
-	ids, err := letters.Request(ctx, filter)
+	var ids []int64
+	err = p.within(ctx, command, "dlq.replay", chosen(filter), func(tx pgx.Tx) (_ string, err error) {
+		ids, err = store.NewDeadLetters(tx).Request(ctx, filter)
+		return fmt.Sprintf("%d asked for", len(ids)), err
+	})
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/urfave/cli/v3"
 
+	"github.com/layers-pub/layers-appview/indexer/rebuild"
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
@@ -16,7 +18,7 @@ import (
 
 // operatorFlags are those of commands that open the stores once.
 func operatorFlags(more ...cli.Flag) []cli.Flag {
-	return slices.Concat(more, storeFlags(), networkFlags(), runFlags())
+	return slices.Concat(more, storeFlags(), networkFlags(), runFlags(), []cli.Flag{asFlag()})
 }
 
 // withParts runs what an operator's command does with the stores open.
@@ -40,7 +42,14 @@ func migrateCommand() *cli.Command {
 		Description: "PostgreSQL's tables, the partition and indexes of each collection, search indexes, and the graph's constraints.",
 		Flags:       operatorFlags(),
 		Action: func(ctx context.Context, command *cli.Command) error {
-			return withParts(ctx, command, func(p *parts) error { return p.migrate(ctx) })
+			return withParts(ctx, command, func(p *parts) error {
+				if err := p.migrate(ctx); err != nil {
+					return err
+				}
+				done := noted(command, "migrate", version)
+				done.Outcome = store.Done
+				return p.adminLog().Note(ctx, done)
+			})
 		},
 	}
 }
@@ -75,7 +84,7 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 	switch from := command.String("from"); from {
 	case "postgres":
 	case "network":
-		return reindexNetwork(ctx, command, p)
+		return p.audited(ctx, command, reindexName(command), "network", func(ctx context.Context) error { return reindexNetwork(ctx, command, p) })
 	default:
 		return problem(command, "from", "%q is neither postgres nor network", from)
 	}
@@ -83,51 +92,76 @@ func reindex(ctx context.Context, command *cli.Command, p *parts) error {
 	if err != nil {
 		return err
 	}
-	if p.search != nil {
-		if _, err := p.ensureSearch(ctx); err != nil {
+	asked, err := askedCollections(command, p)
+	if err != nil {
+		return err
+	}
+	out := command.Root().Writer
+	return p.audited(ctx, command, reindexName(command), fmt.Sprint(targets, asked), func(ctx context.Context) error {
+		if command.Bool("abort") {
+			anew, _ := buildable(targets, asked)
+			return p.abortRebuilds(ctx, out, anew)
+		}
+		collectLess()
+		shown := &progress{out: out, said: map[record.Target]said{}}
+		report, err := p.reindex(ctx, targets, asked, out, shown.report)
+		if err != nil {
 			return err
 		}
+		return printReport(command, report)
+	})
+}
+
+func reindexName(command *cli.Command) string {
+	if command.Bool("abort") {
+		return "reindex.abort"
 	}
-	var anew, inPlace []record.Target
+	return "reindex"
+}
+
+// reindex builds projections of all collections that are asked for, none for all of
+// them, and compares them with PostgreSQL at the end.
+func (p *parts) reindex(ctx context.Context, targets []record.Target, asked []syntax.NSID, out io.Writer, report func(rebuild.Progress)) (reconcile.Report, error) {
+	if p.search != nil {
+		if _, err := p.ensureSearch(ctx); err != nil {
+			return reconcile.Report{}, err
+		}
+	}
+	anew, inPlace := buildable(targets, asked)
+	if err := p.rewrite(ctx, out, inPlace, asked); err != nil {
+		return reconcile.Report{}, err
+	}
+	if err := p.rebuildAll(ctx, anew, asked, report); err != nil {
+		return reconcile.Report{}, err
+	}
+	return reconcile.Run(ctx, p.stores(), reconcile.Options{Targets: targets, Wait: verifyWait, Logger: p.logger})
+}
+
+// buildable tells what is built beside the served one from what is written again in place.
+func buildable(targets []record.Target, asked []syntax.NSID) (anew, inPlace []record.Target) {
 	for _, target := range targets {
-		if target == record.Tables || target == record.Relations || target == record.FullText || len(command.StringSlice("collection")) > 0 {
+		if target == record.Tables || target == record.Relations || target == record.FullText || len(asked) > 0 {
 			inPlace = append(inPlace, target)
 		} else {
 			anew = append(anew, target)
 		}
 	}
-	if command.Bool("abort") {
-		return abortRebuilds(ctx, command, p, anew)
-	}
-	if err := rewrite(ctx, command, p, inPlace); err != nil {
-		return err
-	}
-	if err := rebuildAll(ctx, command, p, anew); err != nil {
-		return err
-	}
-	report, err := reconcile.Run(ctx, p.stores(), reconcile.Options{Targets: targets, Wait: verifyWait, Logger: p.logger})
-	if err != nil {
-		return err
-	}
-	return printReport(command, report)
+	return anew, inPlace
 }
 
 // verifyWait is how long the comparison at the end waits for changes on their way.
 const verifyWait = 30 * time.Second
 
 // rewrite has the workers write projections again in place.
-func rewrite(ctx context.Context, command *cli.Command, p *parts, targets []record.Target) error {
+func (p *parts) rewrite(ctx context.Context, out io.Writer, targets []record.Target, asked []syntax.NSID) error {
 	for _, target := range targets {
-		collections, err := chosenCollections(command, p, target)
-		if err != nil {
-			return err
-		}
+		collections := p.following(target, asked)
 		began := time.Now()
-		fmt.Fprintf(command.Root().Writer, "%s: writing %d collections again\n", target, len(collections))
+		fmt.Fprintf(out, "%s: writing %d collections again\n", target, len(collections))
 		if err := reconcile.Reindex(ctx, p.stores(), target, collections); err != nil {
 			return err
 		}
-		fmt.Fprintf(command.Root().Writer, "%s: written after %s\n", target, time.Since(began).Round(time.Millisecond))
+		fmt.Fprintf(out, "%s: written after %s\n", target, time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -148,12 +182,8 @@ func chosenTargets(command *cli.Command, p *parts) ([]record.Target, error) {
 	return out, nil
 }
 
-// chosenCollections are those that follow the target among the ones asked for.
-func chosenCollections(command *cli.Command, p *parts, target record.Target) ([]syntax.NSID, error) {
-	asked, err := askedCollections(command, p)
-	if err != nil {
-		return nil, err
-	}
+// following are the collections that follow the target among the ones asked for.
+func (p *parts) following(target record.Target, asked []syntax.NSID) []syntax.NSID {
 	var out []syntax.NSID
 	for collection, targets := range p.routes() {
 		if slices.Contains(targets, target) && (len(asked) == 0 || slices.Contains(asked, collection)) {
@@ -161,5 +191,5 @@ func chosenCollections(command *cli.Command, p *parts, target record.Target) ([]
 		}
 	}
 	slices.Sort(out)
-	return out, nil
+	return out
 }

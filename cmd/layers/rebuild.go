@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/urfave/cli/v3"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"github.com/layers-pub/layers-appview/indexer/rebuild"
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -24,21 +24,15 @@ func (p *parts) next(target record.Target) rebuild.Projection {
 }
 
 // rebuildAll builds projections anew, all at the same time.
-func rebuildAll(ctx context.Context, command *cli.Command, p *parts, targets []record.Target) error {
-	collectLess()
+func (p *parts) rebuildAll(ctx context.Context, targets []record.Target, asked []syntax.NSID, report func(rebuild.Progress)) error {
 	if p.graph != nil {
 		if err := p.graph.Ensure(ctx); err != nil {
 			return fmt.Errorf("preparing Neo4j: %w", err)
 		}
 	}
-	out := &progress{out: command.Root().Writer, said: map[record.Target]said{}}
 	rebuilds := store.NewRebuilds(p.pool)
 	var cfgs []rebuild.Config
 	for _, target := range targets {
-		collections, err := chosenCollections(command, p, target)
-		if err != nil {
-			return err
-		}
 		release, err := rebuilds.Lock(ctx, target)
 		if err != nil {
 			return err
@@ -46,7 +40,7 @@ func rebuildAll(ctx context.Context, command *cli.Command, p *parts, targets []r
 		defer release()
 		cfgs = append(cfgs, rebuild.Config{
 			Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Rebuilds: rebuilds,
-			Letters: store.NewDeadLetters(p.pool), Collections: collections, Next: p.next(target), Logger: p.logger, Report: out.report,
+			Letters: store.NewDeadLetters(p.pool), Collections: p.following(target, asked), Next: p.next(target), Logger: p.logger, Report: report,
 		})
 	}
 	done, err := rebuild.RunAll(ctx, cfgs...)
@@ -62,7 +56,7 @@ func rebuildAll(ctx context.Context, command *cli.Command, p *parts, targets []r
 }
 
 // abortRebuilds drops rebuilds that are under way.
-func abortRebuilds(ctx context.Context, command *cli.Command, p *parts, targets []record.Target) error {
+func (p *parts) abortRebuilds(ctx context.Context, out io.Writer, targets []record.Target) error {
 	rebuilds := store.NewRebuilds(p.pool)
 	for _, target := range targets {
 		at, err := rebuilds.Get(ctx, target)
@@ -81,7 +75,7 @@ func abortRebuilds(ctx context.Context, command *cli.Command, p *parts, targets 
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(command.Root().Writer, "%s: nothing is left of the rebuild\n", target)
+		fmt.Fprintf(out, "%s: nothing is left of the rebuild\n", target)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/appview"
+	"github.com/layers-pub/layers-appview/appview/admin"
 	"github.com/layers-pub/layers-appview/appview/cache"
 	"github.com/layers-pub/layers-appview/appview/live"
 	"github.com/layers-pub/layers-appview/appview/rest"
@@ -71,7 +72,7 @@ func apiCommand() *cli.Command {
 			}
 			defer p.close(context.WithoutCancel(ctx))
 			p.tellOfRights(ctx)
-			server, err := p.server(p.queries())
+			server, err := p.server(p.queries(), nil)
 			if err != nil {
 				return err
 			}
@@ -86,7 +87,7 @@ func (p *parts) tellOfRights(ctx context.Context) {
 	if err != nil {
 		p.logger.WarnContext(ctx, "it is not known what the API's login may do", "error", err)
 	} else if may {
-		p.logger.WarnContext(ctx, "the API's login may change records: give it one that is only a member of "+store.ReaderRole)
+		p.logger.WarnContext(ctx, "the API's login may change records: give it one that is only a member of the reader's role", "role", store.ReaderRole)
 	}
 }
 
@@ -115,7 +116,7 @@ func indexerCommand() *cli.Command {
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
 		Flags: slices.Concat(followFlags(), resyncFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
-			backfillFlags(), eventFlags(), statisticsFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+			backfillFlags(), eventFlags(), statisticsFlags(), adminFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
@@ -170,7 +171,11 @@ func runRole(ctx context.Context, command *cli.Command, name string, start func(
 		return err
 	}
 	defer p.close(context.WithoutCancel(ctx))
-	server, err := p.server(nil)
+	operated, err := p.admin(ctx)
+	if err != nil {
+		return fmt.Errorf("preparing the routes for operators: %w", err)
+	}
+	server, err := p.server(nil, operated)
 	if err != nil {
 		return err
 	}
@@ -228,8 +233,8 @@ func (p *parts) follow(queries *xrpc.Service) *live.Service {
 	return live.New(live.Config{}, store.NewReader(p.pool), queries, p.logger)
 }
 
-// server makes the HTTP side; without queries it answers probes alone.
-func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
+// server makes the HTTP side; without queries it answers probes alone, and operators.
+func (p *parts) server(queries *xrpc.Service, operated *admin.Service) (*appview.Server, error) {
 	var checks []appview.Check
 	for name, ping := range p.pings() {
 		checks = append(checks, appview.Check{Name: name, Ping: ping, Optional: queries != nil && name != "postgresql"})
@@ -253,7 +258,7 @@ func (p *parts) server(queries *xrpc.Service) (*appview.Server, error) {
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
 		TrustedProxies: p.cfg.Proxies, DrainDelay: p.cfg.DrainDelay, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
 		Admins: p.cfg.Admins, Premium: p.cfg.Premium,
-	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Quotas: p.quotas, Directory: directory, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
+	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Quotas: p.quotas, Directory: directory, Admin: operated, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}

@@ -31,12 +31,13 @@ func statsCommand() *cli.Command {
 
 // refreshStats waits for the refresh that may be under way, and does another.
 func refreshStats(ctx context.Context, command *cli.Command, p *parts) error {
-	took, err := statistics.NewRefresher(p.pool, store.NewChanges(p.pool), 0, p.logger).Refresh(ctx)
-	if err != nil {
+	return p.audited(ctx, command, "stats.refresh", "", func(ctx context.Context) error {
+		took, err := statistics.NewRefresher(p.pool, store.NewChanges(p.pool), 0, p.logger).Refresh(ctx)
+		if err == nil {
+			fmt.Fprintf(command.Root().Writer, "computed in %s\n", took.Round(time.Millisecond))
+		}
 		return err
-	}
-	fmt.Fprintf(command.Root().Writer, "computed in %s\n", took.Round(time.Millisecond))
-	return nil
+	})
 }
 
 func showStats(ctx context.Context, command *cli.Command, p *parts) error {

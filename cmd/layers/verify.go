@@ -50,14 +50,20 @@ func compare(ctx context.Context, command *cli.Command, p *parts) error {
 			return err
 		}
 	}
-	report, err := reconcile.Run(ctx, p.stores(), reconcile.Options{
-		Targets: targets, Collections: collections, Wait: command.Duration("wait"),
-		Deep: command.Bool("deep"), Repair: command.Bool("repair"), Logger: p.logger,
-	})
-	if err != nil {
-		return err
+	compare := func(ctx context.Context) error {
+		report, err := reconcile.Run(ctx, p.stores(), reconcile.Options{
+			Targets: targets, Collections: collections, Wait: command.Duration("wait"),
+			Deep: command.Bool("deep"), Repair: command.Bool("repair"), Logger: p.logger,
+		})
+		if err != nil {
+			return err
+		}
+		return printReport(command, report)
 	}
-	return printReport(command, report)
+	if command.Bool("repair") {
+		return p.audited(ctx, command, "verify.repair", fmt.Sprint(targets, collections), compare)
+	}
+	return compare(ctx)
 }
 
 func (p *parts) stores() reconcile.Stores {

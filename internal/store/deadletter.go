@@ -10,7 +10,6 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // DeadLetter is an event or a record that could not be indexed or projected. What
@@ -127,11 +126,12 @@ func letterName(did, collection, rkey string) string { return did + "/" + collec
 
 // DeadLetters reads and settles what could not be indexed.
 type DeadLetters struct {
-	pool *pgxpool.Pool
+	pool database
 }
 
-// NewDeadLetters takes a pool that may write, if anything but List and Get is called.
-func NewDeadLetters(pool *pgxpool.Pool) *DeadLetters { return &DeadLetters{pool: pool} }
+// NewDeadLetters takes a pool, or a transaction, that may write, if anything but List
+// and Get is called.
+func NewDeadLetters(pool database) *DeadLetters { return &DeadLetters{pool: pool} }
 
 // Add records failures; one that is there already is not doubled.
 func (l *DeadLetters) Add(ctx context.Context, letters []DeadLetter) error {

@@ -22,8 +22,8 @@ const ReaderRole = "layers_reader"
 func grantReader(ctx context.Context, conn *pgx.Conn, role string, logger *slog.Logger) error {
 	err := createReader(ctx, conn, role)
 	if notPermitted(err) {
-		logger.WarnContext(ctx, "this login may not make roles: until somebody who may has run CREATE ROLE "+role+" NOLOGIN, "+
-			"and this migration is run again, the API has no role of its own that can only read", "role", role, "error", err)
+		logger.WarnContext(ctx, "this login may not make roles: until somebody who may has run the statement, and this migration is run again, "+
+			"the API has no role of its own that can only read", "statement", "CREATE ROLE "+role+" NOLOGIN", "error", err)
 		return nil
 	}
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Resyncs is the durable list of repositories to be fetched whole. Rows also come
@@ -17,11 +16,11 @@ import (
 // one, and one that becomes synchronized loses it, unless it was asked for since
 // the fetch began.
 type Resyncs struct {
-	pool *pgxpool.Pool
+	pool database
 }
 
-// NewResyncs takes a pool that may write.
-func NewResyncs(pool *pgxpool.Pool) *Resyncs { return &Resyncs{pool: pool} }
+// NewResyncs takes a pool, or a transaction, that may write.
+func NewResyncs(pool database) *Resyncs { return &Resyncs{pool: pool} }
 
 // Wanted is a repository that somebody wants fetched.
 type Wanted struct {

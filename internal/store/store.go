@@ -57,6 +57,15 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
+// database is a pool or a transaction, to which the same can be done.
+type database interface {
+	querier
+	Begin(ctx context.Context) (pgx.Tx, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults
+}
+
 // collect runs a query and reads all its rows.
 func collect[T any](ctx context.Context, from querier, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
 	rows, err := from.Query(ctx, sql, args...)

@@ -229,6 +229,10 @@ func (s *Succession) steps() []string {
 		"ALTER TABLE NOW.search_documents SET SCHEMA " + nextSchema,
 		// Whatever was answered from the served tables is answered anew.
 		"INSERT INTO NEXT.changed SELECT '" + accountsChanged + "', version FROM NEXT.clock ON CONFLICT (name) DO UPDATE SET version = excluded.version",
+		// What operators did stays as it was noted.
+		"INSERT INTO NEXT.admin_actions OVERRIDING SYSTEM VALUE SELECT * FROM NOW.admin_actions",
+		"SELECT setval(pg_get_serial_sequence('NEXT.admin_actions', 'id'), nextval(pg_get_serial_sequence('NOW.admin_actions', 'id')))",
+		"INSERT INTO NEXT.admin_tokens SELECT * FROM NOW.admin_tokens",
 		// Those who follow the log know other events than those of the next tables' making.
 		"DELETE FROM NEXT.events",
 		"UPDATE NEXT.event_log n SET after = c.version, recording = o.recording, purged_at = now() FROM NEXT.clock c, NOW.event_log o",
