@@ -70,11 +70,14 @@ func (p Partition) ensureTable(ctx context.Context, tx pgx.Tx) error {
 	if err != nil || exists {
 		return err
 	}
+	settings, err := storage(ctx, tx)
+	if err != nil {
+		return err
+	}
 	table := pgx.Identifier{p.table()}.Sanitize()
 	for _, statement := range []string{
 		"LOCK TABLE records IN SHARE ROW EXCLUSIVE MODE",
-		// Room for the next version of a record beside the one that it replaces.
-		"CREATE TABLE " + table + " (LIKE records INCLUDING DEFAULTS INCLUDING COMPRESSION) WITH (fillfactor = 90)",
+		"CREATE TABLE " + table + " (LIKE records INCLUDING DEFAULTS INCLUDING COMPRESSION) WITH (" + settings + ")",
 		`WITH moved AS (DELETE FROM records_foreign WHERE collection = ` + quote(string(p.Collection)) + ` RETURNING *)
 			INSERT INTO ` + table + ` SELECT * FROM moved`,
 		"ALTER TABLE records ATTACH PARTITION " + table + " FOR VALUES IN (" + quote(string(p.Collection)) + ")",
@@ -84,6 +87,21 @@ func (p Partition) ensureTable(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	return nil
+}
+
+// storage is how a partition keeps its rows: with room for the next version of a
+// record beside the one that it replaces. Where a server lacks lz4, values that fit into
+// a page are not packed at all (see 00016_storage.sql).
+func storage(ctx context.Context, tx pgx.Tx) (settings string, err error) {
+	var lz4 bool
+	err = tx.QueryRow(ctx, "SELECT attcompression = 'l' FROM pg_attribute WHERE attrelid = 'records'::regclass AND attname = 'value'").Scan(&lz4)
+	if err != nil {
+		return "", fmt.Errorf("read how values are packed: %w", err)
+	}
+	if lz4 {
+		return "fillfactor = 90", nil
+	}
+	return "fillfactor = 90, toast_tuple_target = 8160", nil
 }
 
 func (p Partition) ensureIndexes(ctx context.Context, tx pgx.Tx) error {
