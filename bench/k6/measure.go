@@ -31,9 +31,15 @@ type bench struct {
 	options
 	k6    string
 	world *world.World
-	api   *program.Process
-	base  string
+	api   server             // works every answer out
+	kept  server             // gives those again that it has kept
 	alone map[string]answers // by kind
+}
+
+// server is a running `layers api`.
+type server struct {
+	*program.Process
+	base string
 }
 
 // answers are what k6 says of a measurement; times in milliseconds.
@@ -56,26 +62,28 @@ func install(ctx context.Context) (string, error) {
 }
 
 // serve runs `layers api` on the world's stores, as it is by default but for limits
-// on how often one address may ask.
-func (b *bench) serve(ctx context.Context) error {
+// on how often one address may ask, with or without kept answers.
+func (b *bench) serve(ctx context.Context, keeping bool) (s server, err error) {
 	ports, err := program.FreePorts(1)
 	if err != nil {
-		return err
+		return s, err
 	}
 	address := "127.0.0.1:" + ports[0]
-	b.base = "http://" + address
-	b.api, err = program.Launch(b.program, append(b.world.Environment(), "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0", "LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn"), "api")
+	s.base = "http://" + address
+	s.Process, err = program.Launch(b.program, append(b.world.Environment(), "LAYERS_LISTEN="+address, "LAYERS_METRICS_LISTEN=127.0.0.1:0",
+		"LAYERS_RATE_LIMITS=off", "LOG_LEVEL=warn", fmt.Sprintf("LAYERS_CACHE=%t", keeping)), "api")
 	if err != nil {
-		return err
+		return s, err
 	}
-	return program.UntilReady(ctx, b.api, b.base)
+	return s, program.UntilReady(ctx, s.Process, s.base)
 }
 
 func (b *bench) header() {
 	fmt.Printf("%-14s %8s %9s %9s %9s %9s %8s %7s   %s\n", "", "a second", "median", "p95", "p99", "max", "refused", "wrong", "CPU for an answer")
 }
 
-// measure lets the readers of a kind ask, beside ingest if its name says so.
+// measure lets the readers of a kind ask, beside ingest or of what keeps answers if its
+// name says so.
 func (b *bench) measure(ctx context.Context, name string) (err error) {
 	kind, beside, _ := strings.Cut(name, "+")
 	dir, err := os.MkdirTemp("", "layers-k6-")
@@ -87,10 +95,14 @@ func (b *bench) measure(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := b.load(ctx, dir, questions, kind, min(b.duration, 10*time.Second)); err != nil { // warms caches and compilers
+	api := b.api
+	if beside == "kept" {
+		api = b.kept
+	}
+	if _, err := b.load(ctx, api, dir, questions, kind, min(b.duration, 10*time.Second)); err != nil { // warms caches and compilers
 		return err
 	}
-	processes := map[int]string{b.api.PID(): "API"}
+	processes := map[int]string{api.PID(): "API"}
 	taken := func() float64 { return 0 }
 	if beside == "ingest" {
 		in, err := b.ingest(ctx, b.alone[kind].Rate/4) // a fifth of all that is done
@@ -102,7 +114,7 @@ func (b *bench) measure(ctx context.Context, name string) (err error) {
 		taken = func() float64 { return in.rate(ctx) }
 	}
 	meter := usage.Measure(b.world.Servers, processes)
-	got, err := b.load(ctx, dir, questions, kind, b.duration)
+	got, err := b.load(ctx, api, dir, questions, kind, b.duration)
 	used := meter.Stop()
 	if err != nil {
 		return err
@@ -115,13 +127,13 @@ func (b *bench) measure(ctx context.Context, name string) (err error) {
 }
 
 // load runs k6 once.
-func (b *bench) load(ctx context.Context, dir, questions, kind string, duration time.Duration) (got answers, err error) {
+func (b *bench) load(ctx context.Context, api server, dir, questions, kind string, duration time.Duration) (got answers, err error) {
 	file := filepath.Join(dir, "load.js")
 	if err := os.WriteFile(file, script, 0o600); err != nil {
 		return got, err
 	}
 	readers := map[string]int{"search": b.searches, "graph": b.graphs}[kind]
-	cmd := exec.CommandContext(ctx, b.k6, "run", "--quiet", "--no-usage-report", "-e", "QUESTIONS="+questions, "-e", "BASE="+b.base,
+	cmd := exec.CommandContext(ctx, b.k6, "run", "--quiet", "--no-usage-report", "-e", "QUESTIONS="+questions, "-e", "BASE="+api.base,
 		"-e", fmt.Sprintf("READERS=%d", readers), "-e", "DURATION="+duration.String(), file)
 	cmd.Env = append(os.Environ(), "K6_NO_USAGE_REPORT=true")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -134,7 +146,7 @@ func (b *bench) load(ctx context.Context, dir, questions, kind string, duration 
 	if err := json.Unmarshal(output, &got); err != nil {
 		return got, fmt.Errorf("read what k6 says: %w\n%s", err, output)
 	}
-	return got, b.api.Alive()
+	return got, api.Alive()
 }
 
 func (b *bench) print(name string, got answers, used map[string]float64, ingested float64) {
