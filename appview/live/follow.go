@@ -54,7 +54,7 @@ type follower struct {
 func (s *Service) start(ctx context.Context, q *Question) (place, end int64, outdated bool, err error) {
 	deadline := time.Now().Add(s.cfg.FutureWait)
 	for {
-		page, err := s.bounds(ctx)
+		page, err := s.bounds(ctx, q.cursor)
 		switch {
 		case errors.Is(err, store.ErrNoEvents):
 			return 0, 0, false, &xrpc.Error{Status: http.StatusNotImplemented, Name: "MethodNotImplemented", Message: "this service keeps no log of events"}

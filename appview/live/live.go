@@ -175,9 +175,12 @@ func (s *Service) ask(ctx context.Context, question func(context.Context) error)
 	return question(ctx)
 }
 
-// bounds reads where the log begins and ends.
-func (s *Service) bounds(ctx context.Context) (store.EventPage, error) {
-	return s.read(ctx, math.MaxInt64)
+// bounds reads where the log ends, and where it begins for a cursor.
+func (s *Service) bounds(ctx context.Context, cursor *int64) (store.EventPage, error) {
+	if cursor == nil {
+		return s.read(ctx, math.MaxInt64)
+	}
+	return s.read(ctx, *cursor)
 }
 
 // values reads records as they are now, in parts that are not too large.

@@ -217,6 +217,26 @@ func TestCursorsThatAreOutdatedOrFromElsewhere(t *testing.T) {
 	}
 }
 
+// TestTheDatabaseIsRestored has followers, those who connect and those who are there,
+// hear of it if they have seen what was lost, and of nothing otherwise.
+func TestTheDatabaseIsRestored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve(live.Config{})
+	following := p.follow("")
+	w.commit(w.put(key(alice, expressions, "kept")))
+	kept := following.take(1)[0].Cursor
+	r, err := store.Recover(t.Context(), w.Pool, "a test")
+	require.NoError(t, err)
+	w.commit(w.put(key(alice, expressions, "new")))
+
+	lost := strconv.FormatInt(r.Reached+1, 10)
+	require.Equal(t, []string{"OutdatedCursor", "create new"}, shorts(p.present(url.Values{"cursor": {lost}})))
+	require.Equal(t, []string{"OutdatedCursor", "create new"}, shorts(p.follow("cursor="+lost).take(2)))
+	require.Equal(t, []string{"OutdatedCursor", "create new"}, shorts(w.serve(live.Config{}).follow("cursor="+lost).take(2)))
+	require.Equal(t, []string{"create new"}, shorts(p.follow("cursor="+strconv.FormatInt(kept, 10)).take(1)), "has seen nothing that was lost")
+}
+
 func TestACursorThatAReplicaHasNotReachedYet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -200,6 +201,12 @@ func (r *run) comparePart(ctx context.Context, c comparison, p *partition, found
 			found.add(Difference{Kind: Extra, Key: key, Got: version})
 		case version < want:
 			found.add(Difference{Kind: Stale, Key: key, Want: want, Got: version})
+		default:
+			known, err := r.knows(ctx, version)
+			if !known && err == nil {
+				found.add(Difference{Kind: Ahead, Key: key, Want: want, Got: version})
+			}
+			return err
 		}
 		return nil
 	})
@@ -257,12 +264,28 @@ func (r *run) lookAgain(ctx context.Context, c comparison, found *findings) erro
 	if err != nil {
 		return err
 	}
+	var failed error
 	found.list = slices.DeleteFunc(found.list, func(d Difference) bool {
 		want, there := want[d.Key]
 		got, projected := got[d.Key]
-		return there == projected && got >= want
+		known, err := r.knows(ctx, got)
+		failed = errors.Join(failed, err)
+		return there == projected && got >= want && known
 	})
-	return nil
+	return failed
+}
+
+// knows tells whether PostgreSQL has given out a version, and not lost it. The clock
+// is read anew only for versions beyond it, which a projection has of what was
+// committed since.
+func (r *run) knows(ctx context.Context, version int64) (bool, error) {
+	if version > r.history.Clock {
+		var err error
+		if r.history, err = r.stores.Records.History(ctx); err != nil {
+			return false, err
+		}
+	}
+	return r.history.Knows(version), nil
 }
 
 // pause lets a change that has come in between find its way.

@@ -4,7 +4,8 @@
 //
 // A projection agrees with PostgreSQL where it has exactly the records that are
 // there, each in the record's version or a newer one: a record that was projected
-// again for another reason has the version of that.
+// again for another reason has the version of that. A version that PostgreSQL has not
+// given out, as after it was restored, says nothing of what the projection holds.
 package reconcile
 
 import (
@@ -92,6 +93,7 @@ type run struct {
 	targets     []record.Target
 	collections []*catalog.Collection
 	report      Report
+	history     store.History
 }
 
 func newRun(stores Stores, opts Options) (*run, error) {

@@ -13,6 +13,7 @@ type Kind string
 const (
 	Missing     Kind = "missing"     // the projection lacks the record
 	Stale       Kind = "stale"       // it has an older version
+	Ahead       Kind = "ahead"       // it has a version that PostgreSQL has never given out, or lost when it was restored
 	Extra       Kind = "extra"       // it has what is not, or not to be shown, in PostgreSQL
 	Annotations Kind = "annotations" // the table's rows are not the layer's annotations
 	Damaged     Kind = "damaged"     // the value does not give the record's CID, or breaks its lexicon

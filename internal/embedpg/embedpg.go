@@ -38,6 +38,10 @@ type Config struct {
 	// empty, the data lies in a temporary directory that Stop removes.
 	DataDir string
 
+	// Build is the directory of a PostgreSQL build, with bin/postgres and bin/initdb. If
+	// empty, it is that of [Version], which is got where it is not there yet.
+	Build string
+
 	Port       int               // a free one if zero
 	Parameters map[string]string // PostgreSQL's settings, such as max_connections
 	Logger     *slog.Logger      // slog.Default() if nil
@@ -73,9 +77,11 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	programs, err := install(ctx, logger)
-	if err != nil {
-		return nil, err
+	programs := cfg.Build
+	if programs == "" {
+		if programs, err = install(ctx, logger); err != nil {
+			return nil, err
+		}
 	}
 	s := &Server{}
 	dir := cfg.DataDir

@@ -34,7 +34,8 @@ type EventPage struct {
 	// Next is where the log goes on: behind the last event, or at the present end.
 	Next int64
 	More bool // there is more at present
-	// Since is where the log begins. Whoever has come less far has missed events.
+	// Since is where the log begins for the cursor that was asked about. Whoever has come
+	// less far has missed events, or has seen some that were lost in a recovery.
 	Since int64
 	// Head is the version of the last change of all. A cursor beyond it is from elsewhere.
 	Head int64
@@ -57,7 +58,7 @@ func (r *Reader) Events(ctx context.Context, after int64) (EventPage, error) {
 	var rows []eventRow
 	// The end of the log and its rows are read by one statement, which sees one state.
 	found, err := r.pool.Query(ctx, `
-		SELECT c.version, l.after, l.recording, e.version, e.at, e.content
+		SELECT c.version, greatest(l.after, (SELECT max(resumed) FROM recoveries WHERE reached < $1 AND $1 < resumed)), l.recording, e.version, e.at, e.content
 		FROM clock c CROSS JOIN event_log l LEFT JOIN (
 			SELECT * FROM (SELECT *, sum(changes) OVER (ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
 				FROM (SELECT * FROM events WHERE version > $1 ORDER BY version LIMIT $2) first) counted

@@ -167,7 +167,13 @@ func (w *Writer) route(ctx context.Context, s *session) error {
 	batch.Queue("DELETE FROM outbox WHERE target <> ALL ($1::text[]) AND target NOT IN (SELECT target || '+' FROM rebuilds)", targets)
 	batch.Queue("DELETE FROM sweeps WHERE target <> ALL ($1::text[]) AND target NOT IN (SELECT target || '+' FROM rebuilds)", targets)
 	w.queueRecording(batch)
-	err := s.transact(ctx, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		// First of all: what is enqueued here has versions.
+		if err := w.followLineage(ctx, tx); err != nil {
+			return fmt.Errorf("look whether the database was restored: %w", err)
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
 	if err != nil {
 		return fmt.Errorf("set the routes of the outbox: %w", err)
 	}

@@ -243,6 +243,8 @@ func (s *Succession) steps() []string {
 			END LOOP;
 		END $$`,
 		"UPDATE NEXT.statistics SET refreshed_at = NULL",
+		// Projections keep what they were given of a lost history.
+		"INSERT INTO NEXT.recoveries SELECT * FROM NOW.recoveries ON CONFLICT DO NOTHING",
 		"DROP TABLE NEXT.succession",
 		// Whoever waits for this row, or still finds the old table by its name, learns from
 		// its absence. The names alone would not do: a session may look one up in its cache.
