@@ -86,6 +86,10 @@ bench-tap: ## commits a second into PostgreSQL beside tap, with ARGS='-tap PATH'
 bench-verify: ## commits verified a second and core, against the bare signature and inversion (bench/README.md)
 	go run ./bench/verify $(ARGS)
 
+.PHONY: drill
+drill: ## lose everything, and get it back in every way, with figures (docs/operations/disaster-recovery.md)
+	go run ./test/stores -- go run ./test/drill $(ARGS)
+
 .PHONY: mutants
 mutants: ## change the code in small ways and see whether the tests notice (docs/mutation.md)
 	go run ./test/stores --only postgres -- go run ./test/mutants -stores $(ARGS)

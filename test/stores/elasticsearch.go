@@ -21,6 +21,7 @@ http.port: %d
 transport.port: 0
 path.data: %s/data
 path.logs: %[2]s/logs
+path.repo: %[2]s/snapshots
 xpack.security.enabled: false
 cluster.routing.allocation.disk.threshold_enabled: false
 cluster.max_shards_per_node: 10000

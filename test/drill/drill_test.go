@@ -1,0 +1,21 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSmallDrill loses a small installation and gets it back in every way. What has to
+// hold is checked by the drill itself, which fails otherwise.
+func TestSmallDrill(t *testing.T) {
+	var said bytes.Buffer
+	figures, err := Run(t.Context(), Config{Records: 1200, PerCommit: 10, Rate: 40, Scripts: "../../k8s/disaster-recovery/scripts", Out: &said})
+	require.NoError(t, err, said.String())
+	t.Logf("\n%s", figures)
+	require.Greater(t, figures.Records, 1000)
+	require.Positive(t, figures.Ahead)
+	require.Positive(t, figures.took("everything fetched anew from the network into empty stores"))
+	require.GreaterOrEqual(t, figures.LostEvents, int64(0))
+}
