@@ -31,6 +31,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 	"github.com/layers-pub/layers-appview/internal/store/statistics"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
@@ -70,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	c, err := catalog.Load()
 	require.NoError(t, err)
 	w := &world{catalog: c, members: map[syntax.NSID][]*member{}, fixture: fixture.New(7)}
-	w.db = storetest.New(t, partitions(c)...)
+	w.db = storetest.New(t, layout.Partitions(c)...)
 	w.writer = w.db.Writer(t, nil)
 	w.serve(w.db.Reads(t))
 	handle := syntax.Handle("alice.test")
@@ -116,24 +117,6 @@ func filters(c *catalog.Collection) []catalog.Filter {
 		sorted = append(sorted, all[name])
 	}
 	return sorted
-}
-
-func partitions(c *catalog.Catalog) []store.Partition {
-	columns := func(filters []catalog.Filter) (columns []store.Column) {
-		for _, f := range filters {
-			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
-		}
-		return columns
-	}
-	var all []store.Partition
-	for _, collection := range c.Collections() {
-		p := store.Partition{Collection: collection.NSID}
-		for _, l := range collection.Lists {
-			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
-		}
-		all = append(all, p)
-	}
-	return all
 }
 
 func (w *world) apply(t *testing.T, updates []store.RepoUpdate, changes ...store.Change) {

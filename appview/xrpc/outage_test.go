@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
@@ -93,7 +94,7 @@ func (w *wire) cut() {
 func behind(t *testing.T) (http.Handler, *wire) {
 	t.Helper()
 	c := loadCatalog(t)
-	w, address := newWire(t, storetest.New(t, partitions(c)...).URL)
+	w, address := newWire(t, storetest.New(t, layout.Partitions(c)...).URL)
 	pool, err := store.Open(t.Context(), store.Config{URL: address, MaxConns: 4})
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)

@@ -23,6 +23,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
@@ -56,7 +57,7 @@ var (
 func newEmptyWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{catalog: loadCatalog(t), members: map[syntax.NSID][]member{}}
-	db := storetest.New(t, partitions(w.catalog)...)
+	db := storetest.New(t, layout.Partitions(w.catalog)...)
 	w.writer = db.Writer(t, nil)
 	w.service = serve(New(w.catalog, store.NewReader(db.Reads(t)), nil))
 	var updates []store.RepoUpdate
@@ -69,25 +70,6 @@ func newEmptyWorld(t *testing.T) *world {
 	}
 	w.apply(t, updates)
 	return w
-}
-
-// partitions are those that the catalog's lists need.
-func partitions(c *catalog.Catalog) []store.Partition {
-	columns := func(filters []catalog.Filter) (columns []store.Column) {
-		for _, f := range filters {
-			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
-		}
-		return columns
-	}
-	var all []store.Partition
-	for _, collection := range c.Collections() {
-		p := store.Partition{Collection: collection.NSID}
-		for _, l := range collection.Lists {
-			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
-		}
-		all = append(all, p)
-	}
-	return all
 }
 
 // newWorld is a world with records of some collections; none named stands for all.

@@ -14,6 +14,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/fixture"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 )
 
 const (
@@ -30,7 +31,7 @@ func fill(ctx context.Context, address string, records int) error {
 		return fmt.Errorf("load the lexicons: %w", err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	if err := store.Migrate(ctx, address, partitions(c), logger); err != nil {
+	if err := store.Migrate(ctx, address, layout.Partitions(c), logger); err != nil {
 		return err
 	}
 	pool, err := store.Open(ctx, store.Config{URL: address})
@@ -56,25 +57,6 @@ func fill(ctx context.Context, address string, records int) error {
 	}
 	_, err = pool.Exec(ctx, "VACUUM ANALYZE")
 	return err
-}
-
-// partitions are those that the catalog's lists need.
-func partitions(c *catalog.Catalog) []store.Partition {
-	columns := func(filters []catalog.Filter) (columns []store.Column) {
-		for _, f := range filters {
-			columns = append(columns, store.Column{Name: f.Name, Array: f.Array})
-		}
-		return columns
-	}
-	var all []store.Partition
-	for _, collection := range c.Collections() {
-		p := store.Partition{Collection: collection.NSID}
-		for _, l := range collection.Lists {
-			p.Lists = append(p.Lists, store.ListIndex{Repo: l.RepoRequired, Required: columns(l.Required), Optional: columns(l.Optional)})
-		}
-		all = append(all, p)
-	}
-	return all
 }
 
 // expressions makes the records numbered from first up to before end.

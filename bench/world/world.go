@@ -28,6 +28,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 )
 
 // World is a part of each store, and what PostgreSQL has in it.
@@ -60,10 +61,8 @@ func (w *World) open(ctx context.Context) (err error) {
 	if w.Catalog, err = catalog.Load(); err != nil {
 		return err
 	}
-	var partitions []store.Partition
 	var mappings []search.Mapping
 	for _, c := range w.Catalog.Collections() {
-		partitions = append(partitions, store.Partition{Collection: c.NSID})
 		w.Routes[c.NSID] = project.Targets(c)
 		if m, ok := project.Mapping(c); ok {
 			mappings = append(mappings, m)
@@ -71,7 +70,7 @@ func (w *World) open(ctx context.Context) (err error) {
 		}
 	}
 	logger := slog.New(slog.DiscardHandler)
-	if err := store.Migrate(ctx, w.DatabaseURL, partitions, logger); err != nil {
+	if err := store.Migrate(ctx, w.DatabaseURL, layout.Partitions(w.Catalog), logger); err != nil {
 		return err
 	}
 	if w.Pool, err = store.Open(ctx, store.Config{URL: w.DatabaseURL, MaxConns: 16}); err != nil {

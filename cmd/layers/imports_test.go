@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"internal/store/relations":  {"internal/record", "internal/traversal"},
 	"internal/store/fulltext":   {"internal/record", "internal/query", "internal/store"},
 	"internal/store/statistics": {"internal/record"},
+	"internal/store/layout":     {"internal/catalog", "internal/store"},
 	"indexer/verify":            {"internal/record"},
 	"indexer/resync":            {"internal/record", "internal/catalog", "internal/store", "indexer/verify"},
 
@@ -69,7 +70,7 @@ var allowed = map[string][]string{
 
 	// The wiring.
 	"cmd/layers": {
-		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/search", "internal/traversal",
+		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/store/layout", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/admin", "appview/caller", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},

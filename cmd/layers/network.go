@@ -15,6 +15,7 @@ import (
 	"github.com/layers-pub/layers-appview/indexer/reconcile"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 )
 
 // reindexed is the name under which runs of `layers reindex --from network` exclude
@@ -123,7 +124,7 @@ func (s *succession) prepare(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	fmt.Fprintln(s.out, map[bool]string{false: "filling new tables", true: "going on with the new tables of an earlier run"}[resumed])
-	if err := store.Migrate(ctx, address, partitions(s.served.catalog), s.served.logger); err != nil {
+	if err := store.Migrate(ctx, address, layout.Partitions(s.served.catalog), s.served.logger); err != nil {
 		return nil, fmt.Errorf("preparing the new tables: %w", err)
 	}
 	strangers, err := s.Strangers(ctx)

@@ -34,6 +34,7 @@ import (
 	"github.com/layers-pub/layers-appview/indexer/verify"
 	"github.com/layers-pub/layers-appview/internal/directory"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 	"github.com/layers-pub/layers-appview/internal/store/statistics"
 )
@@ -119,7 +120,7 @@ func indexerCommand() *cli.Command {
 			backfillFlags(), eventFlags(), statisticsFlags(), adminFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
-				if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
+				if err := store.Migrate(ctx, p.cfg.DatabaseURL, layout.Partitions(p.catalog), p.logger); err != nil {
 					return fmt.Errorf("preparing PostgreSQL: %w", err)
 				}
 				if p.relations == nil { // what nobody keeps up to date any more

@@ -26,6 +26,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
@@ -112,29 +113,6 @@ func loadCatalog(cfg config) (*catalog.Catalog, error) {
 		return nil, fmt.Errorf("following foreign collections: %w", err)
 	}
 	return c, nil
-}
-
-// partitions lays out the tables for what the catalog's lists filter on.
-func partitions(c *catalog.Catalog) []store.Partition {
-	var out []store.Partition
-	for _, collection := range c.Collections() {
-		p := store.Partition{Collection: collection.NSID}
-		for _, list := range collection.Lists {
-			p.Lists = append(p.Lists, store.ListIndex{
-				Repo: list.RepoRequired, Required: columns(list.Required), Optional: columns(list.Optional),
-			})
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-func columns(filters []catalog.Filter) []store.Column {
-	var out []store.Column
-	for _, f := range filters {
-		out = append(out, store.Column{Name: f.Name, Array: f.Array})
-	}
-	return out
 }
 
 // targets are the projections that are configured.
@@ -227,7 +205,7 @@ func (p *parts) routes() store.Routes {
 
 // migrate brings all stores to this program's schema.
 func (p *parts) migrate(ctx context.Context) error {
-	if err := store.Migrate(ctx, p.cfg.DatabaseURL, partitions(p.catalog), p.logger); err != nil {
+	if err := store.Migrate(ctx, p.cfg.DatabaseURL, layout.Partitions(p.catalog), p.logger); err != nil {
 		return fmt.Errorf("preparing PostgreSQL: %w", err)
 	}
 	return p.ensureProjections(ctx)

@@ -34,6 +34,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
@@ -64,15 +65,13 @@ func newWorld(t *testing.T, records int) *world {
 	cat, err := catalog.Load()
 	require.NoError(t, err)
 	w := &world{t: t, catalog: cat, routes: store.Routes{}, maker: fixture.New(7)}
-	var partitions []store.Partition
 	for _, c := range cat.Collections() {
-		partitions = append(partitions, store.Partition{Collection: c.NSID})
 		w.routes[c.NSID] = project.Targets(c)
 		if m, ok := project.Mapping(c); ok {
 			w.mappings = append(w.mappings, m)
 		}
 	}
-	w.db = storetest.New(t, partitions...)
+	w.db = storetest.New(t, layout.Partitions(cat)...)
 	w.writer = w.db.Writer(t, w.routes)
 	w.searchAt, w.graphAt = searchtest.Config(t), graphtest.Config(t)
 	w.stores = w.open()

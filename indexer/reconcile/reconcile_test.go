@@ -24,6 +24,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
@@ -47,17 +48,15 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	cat, err := catalog.Load()
 	require.NoError(t, err)
-	var partitions []store.Partition
 	var mappings []search.Mapping
 	routes := store.Routes{}
 	for _, c := range cat.Collections() {
-		partitions = append(partitions, store.Partition{Collection: c.NSID})
 		routes[c.NSID] = project.Targets(c)
 		if m, ok := project.Mapping(c); ok {
 			mappings = append(mappings, m)
 		}
 	}
-	w := &world{t: t, db: storetest.New(t, partitions...), redis: "redis://" + miniredis.RunT(t).Addr()}
+	w := &world{t: t, db: storetest.New(t, layout.Partitions(cat)...), redis: "redis://" + miniredis.RunT(t).Addr()}
 	w.writer = w.db.Writer(t, routes)
 	w.stores = Stores{
 		Catalog: cat, Records: store.NewReader(w.db.Pool), Outbox: store.NewOutbox(w.db.Pool), Tables: store.NewTables(w.db.Pool),

@@ -26,6 +26,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/storetest"
 	"github.com/layers-pub/layers-appview/test/rig"
 )
@@ -57,13 +58,11 @@ func newWorld(t testing.TB, through ...record.Target) *world {
 	w := &world{t: t, cat: loadCatalog(t), maker: fixture.New(rand.Uint64()), proxies: map[record.Target]*rig.Proxy{}}
 	w.openRedis()
 
-	var partitions []store.Partition
 	routes := store.Routes{}
 	for _, c := range w.cat.Collections() {
-		partitions = append(partitions, store.Partition{Collection: c.NSID})
 		routes[c.NSID] = project.Targets(c)
 	}
-	db := storetest.New(t, partitions...)
+	db := storetest.New(t, layout.Partitions(w.cat)...)
 	w.databaseURL = db.URL
 	w.writer = db.Writer(t, routes)
 	w.searchConfig, w.graphConfig = searchtest.Config(t), graphtest.Config(t)
