@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"internal/query":     {},
 	"internal/directory": {},
 	"internal/cache":     {},
+	"internal/checkup":   {},
 	"internal/daemon":    {"internal/cache"},
 	"internal/embedpg":   {"internal/cache", "internal/daemon"},
 	"indexer/firehose":   {},
@@ -71,7 +72,7 @@ var allowed = map[string][]string{
 	// The wiring.
 	"cmd/layers": {
 		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/store/layout", "internal/search", "internal/traversal",
-		"internal/graph", "internal/embedpg", "internal/cache", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
+		"internal/graph", "internal/embedpg", "internal/cache", "internal/checkup", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/admin", "appview/caller", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},
 }
