@@ -162,7 +162,7 @@ func (d *drill) fill(ctx context.Context) error {
 		return err
 	}
 	d.figures.add("fill the stores through the indexer", began)
-	if err := d.agreed(ctx, "--deep"); err != nil {
+	if err := d.agreed(ctx); err != nil {
 		return err
 	}
 	var err error

@@ -127,7 +127,7 @@ func (d *drill) writeMore(ctx context.Context) error {
 	if err := d.caughtUp(ctx); err != nil {
 		return err
 	}
-	return d.agreed(ctx, "--deep")
+	return d.agreed(ctx)
 }
 
 // restoreSnapshot brings back an index that is older than the database.
@@ -167,7 +167,7 @@ func (d *drill) reindex(ctx context.Context) error {
 		return fmt.Errorf("layers reindex ended with %d: %w\n%s", code, err, output)
 	}
 	d.figures.add("Elasticsearch and Neo4j built anew from PostgreSQL", began)
-	return d.agreed(ctx, "--deep")
+	return d.agreed(ctx)
 }
 
 // refetch begins with nothing but the network.
