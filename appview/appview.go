@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -46,6 +45,9 @@ type Config struct {
 	// TrustedProxies are the networks whose X-Forwarded-For is believed. None by
 	// default: then a client's address is the one it connects from.
 	TrustedProxies []netip.Prefix
+	// Origins are those of web pages that may read answers; default: all of them, "*".
+	// "none" stands for none but this service's own.
+	Origins        []string
 	RequestTimeout time.Duration // the longest that a request may wait for the stores; default 10 s
 	// Concurrency bounds how many requests of each group are worked on at a time;
 	// default [traffic.Concurrency].
@@ -144,6 +146,9 @@ func (c Config) withDefaults() Config {
 	c.Listen = cmp.Or(c.Listen, ":3000")
 	c.MetricsListen = cmp.Or(c.MetricsListen, ":9090")
 	c.Version = cmp.Or(c.Version, "dev")
+	if len(c.Origins) == 0 {
+		c.Origins = []string{anyOrigin}
+	}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 15*time.Second)
 	if c.Concurrency == nil {
@@ -177,14 +182,10 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 	e.IPExtractor = clientAddress(s.cfg.TrustedProxies)
 	e.Use(
 		requestID,
-		nosniff,
+		guarded(strings.HasPrefix(id.endpoint, "https:")),
 		observe(s.logger, m),
 		recoverPanics,
-		middleware.CORSWithConfig(middleware.CORSConfig{
-			AllowMethods:  []string{http.MethodGet, http.MethodHead},
-			ExposeHeaders: slices.Concat([]string{echo.HeaderXRequestID, xrpc.HeaderETag, echo.HeaderRetryAfter}, traffic.Headers),
-			MaxAge:        int((24 * time.Hour).Seconds()),
-		}),
+		crossOrigin(s.cfg.Origins),
 		middleware.BodyLimit(maxBody),
 		compressed(packAbove),
 		deadline(s.cfg.RequestTimeout, deps.streams),

@@ -42,14 +42,6 @@ func saneRequestID(id string) bool {
 	return strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
 }
 
-// nosniff keeps browsers from taking what records hold for a page.
-func nosniff(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		c.Response().Header().Set(echo.HeaderXContentTypeOptions, "nosniff")
-		return next(c)
-	}
-}
-
 // observe writes the access log and the metrics of every request. It has the
 // error answered before it looks at the status, so that both see what was sent.
 func observe(logger *slog.Logger, m *measures) echo.MiddlewareFunc {

@@ -23,7 +23,7 @@ func (s *Server) operatorRoutes(deps Deps) http.Handler {
 	if deps.Admin != nil {
 		mux.Handle("/api/v1/admin/", s.adminRoutes(deps))
 	}
-	return mux
+	return guardedHandler(mux)
 }
 
 // adminRoutes are what operators can do who prove that they are.
@@ -35,7 +35,6 @@ func (s *Server) adminRoutes(deps Deps) http.Handler {
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.Use(
 		requestID,
-		nosniff,
 		recoverPanics,
 		middleware.BodyLimit(maxBody),
 		deadline(s.cfg.RequestTimeout, func(echo.Context) bool { return false }),
@@ -47,6 +46,5 @@ func (s *Server) adminRoutes(deps Deps) http.Handler {
 // commandOnly answers as pprof does, but for the arguments: they may hold passwords.
 func commandOnly(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, _ = w.Write([]byte("layers"))
 }

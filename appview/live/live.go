@@ -43,6 +43,7 @@ type names interface {
 
 // Config bounds what following may take. The zero value of a field means its default.
 type Config struct {
+	Origins    []string      // of pages that may open a WebSocket; default: any, "*"
 	Followers  int           // in this process at a time; default 1000
 	PerClient  int           // of one client's address; default 20
 	Lag        int64         // changes that a follower may be behind who was up to date once; default 100,000
@@ -54,6 +55,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if len(c.Origins) == 0 {
+		c.Origins = []string{"*"}
+	}
 	c.Followers = cmp.Or(c.Followers, 1000)
 	c.PerClient = cmp.Or(c.PerClient, 20)
 	c.Lag = cmp.Or(c.Lag, 100_000)

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -51,10 +54,28 @@ func (s *Service) Mount(e *echo.Echo) {
 // Streams tells whether a request is for the subscription, which sees to its time itself.
 func (s *Service) Streams(c echo.Context) bool { return c.Path() == "/xrpc/"+Method }
 
-var upgrader = websocket.Upgrader{
-	HandshakeTimeout: 10 * time.Second,
-	WriteBufferSize:  4 << 10,
-	CheckOrigin:      func(*http.Request) bool { return true }, // all of it is public, and nothing goes by cookies
+// upgrader refuses pages of origins that are not listed, whom browsers do not keep from
+// opening a WebSocket. Who is no browser names no origin.
+func (s *Service) upgrader() *websocket.Upgrader {
+	return &websocket.Upgrader{
+		HandshakeTimeout: 10 * time.Second,
+		WriteBufferSize:  4 << 10,
+		CheckOrigin: func(r *http.Request) bool {
+			origin := r.Header.Get(echo.HeaderOrigin)
+			return origin == "" || Listed(s.cfg.Origins, origin) || ofHost(origin, r.Host)
+		},
+	}
+}
+
+// Listed tells whether an origin is among those of a list; "*" stands for any.
+func Listed(origins []string, origin string) bool {
+	return slices.ContainsFunc(origins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) })
+}
+
+// ofHost tells whether an origin is that of the service itself.
+func ofHost(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
 }
 
 func (s *Service) subscribe(c echo.Context, endpoint *xrpc.Endpoint) error {
@@ -80,7 +101,7 @@ func (s *Service) subscribe(c echo.Context, endpoint *xrpc.Endpoint) error {
 	if err != nil && (!errors.As(err, &wrong) || wrong.Name != futureCursor) {
 		return err
 	}
-	conn, err := upgrader.Upgrade(c.Response(), c.Request(), nil)
+	conn, err := s.upgrader().Upgrade(c.Response(), c.Request(), nil)
 	if err != nil {
 		return xrpc.InvalidRequest("the upgrade to a WebSocket failed: %v", err)
 	}

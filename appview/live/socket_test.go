@@ -151,3 +151,24 @@ func TestWithoutAWebSocket(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)
 }
+
+func TestPagesOfOriginsThatAreNotListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve(live.Config{Origins: []string{"https://tool.example"}})
+	for origin, may := range map[string]bool{
+		"": true, "https://tool.example": true, p.base: true, "https://other.example": false, "null": false, "https://tool.example.evil.example": false,
+	} {
+		header := http.Header{}
+		if origin != "" {
+			header.Set("Origin", origin)
+		}
+		conn, response, err := websocket.DefaultDialer.DialContext(t.Context(), strings.Replace(p.base, "http", "ws", 1)+"/xrpc/"+live.Method, header)
+		require.Equal(t, may, err == nil, "%q: %v", origin, err)
+		if may {
+			require.NoError(t, conn.Close())
+		} else {
+			require.Equal(t, http.StatusForbidden, response.StatusCode, origin)
+		}
+	}
+}

@@ -26,6 +26,7 @@ type config struct {
 	MetricsListen string
 	PublicURL     string
 	Proxies       []netip.Prefix
+	Origins       []string // of web pages that may read answers
 	// RequestTime is how long a request may wait for the stores; Concurrency how many of
 	// each group may do so at a time, where it is not the default.
 	RequestTime time.Duration
@@ -128,6 +129,7 @@ func serveFlags() []cli.Flag {
 		setting(categoryServe, "listen", "LAYERS_LISTEN", ":3000", "address of XRPC, REST, /health and /ready"),
 		publicURLFlag(),
 		setting(categoryServe, "trusted-proxies", "LAYERS_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed, as 10.0.0.0/8,fd00::/8"),
+		setting(categoryServe, "cors-origins", "LAYERS_CORS_ORIGINS", "*", "origins of web pages that may read answers, as https://tool.example, comma-separated; * for any, none for none"),
 		&cli.DurationFlag{Name: "request-timeout", Category: categoryServe, Value: 10 * time.Second, Sources: cli.EnvVars("LAYERS_REQUEST_TIMEOUT"), Usage: "how long a request may wait for the stores, which then stop working on it"},
 		setting(categoryServe, "concurrency", "LAYERS_CONCURRENCY", "", "how many requests of a group one process works on at a time, as search=64,graph=32; the rest waits shortly, or is answered 503"),
 		setting(categoryServe, "rate-limits", "LAYERS_RATE_LIMITS", string(traffic.FailOpen), "what becomes of requests while Redis cannot count them: open lets them in, closed refuses them; off counts nobody at any time"),
@@ -252,6 +254,7 @@ func readConfig(command *cli.Command) (config, error) {
 		MetricsListen: r.address("metrics-listen"),
 		PublicURL:     r.url("public-url", "http", "https"),
 		Proxies:       r.prefixes("trusted-proxies"),
+		Origins:       r.origins("cors-origins"),
 		RequestTime:   command.Duration("request-timeout"),
 		Concurrency:   r.concurrency("concurrency"),
 		Cache:         command.Bool("cache"),
@@ -430,6 +433,19 @@ func (r *configReader) accounts(flag string) []syntax.DID {
 		out = append(out, did)
 	}
 	return out
+}
+
+// origins are those of web pages: * for any, none for none.
+func (r *configReader) origins(flag string) []string {
+	list := r.list(flag)
+	for _, item := range list {
+		u, err := url.Parse(item)
+		alone := item == "*" || item == "none"
+		if alone && len(list) > 1 || !alone && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.Scheme+"://"+u.Host != item) {
+			r.fail(flag, "%q is no origin; write https://tool.example or https://tool.example:8443, or * or none alone", item)
+		}
+	}
+	return list
 }
 
 // shortestToken is how many characters a token has that cannot be guessed.

@@ -52,7 +52,7 @@ func TestDefaultsAndFlagsOverVariables(t *testing.T) {
 func TestEveryWrongSettingIsNamedAtOnce(t *testing.T) {
 	wrong := map[string]string{
 		"LAYERS_LISTEN": "3000", "LAYERS_METRICS_LISTEN": "nowhere", "LAYERS_PUBLIC_URL": "layers.example",
-		"LAYERS_TRUSTED_PROXIES": "10.0.0.1", "LAYERS_CONCURRENCY": "search=none", "LAYERS_RATE_LIMITS": "on", "LAYERS_ADMIN_DIDS": "admin.example", "LAYERS_PREMIUM_DIDS": "did:x", "LAYERS_RELAY_URL": "bsky.network", "LAYERS_PLC_URL": "ftp://plc",
+		"LAYERS_TRUSTED_PROXIES": "10.0.0.1", "LAYERS_CORS_ORIGINS": "https://tool.example/page", "LAYERS_CONCURRENCY": "search=none", "LAYERS_RATE_LIMITS": "on", "LAYERS_ADMIN_DIDS": "admin.example", "LAYERS_PREMIUM_DIDS": "did:x", "LAYERS_RELAY_URL": "bsky.network", "LAYERS_PLC_URL": "ftp://plc",
 		"LAYERS_LEXICONS": filepath.Join(t.TempDir(), "absent"), "LAYERS_FOREIGN_COLLECTIONS": "posts",
 		"DATABASE_REPLICA_URL": "mysql://host/db", "REDIS_URL": "localhost:6379", "ELASTICSEARCH_URL": "es:9200",
 		"NEO4J_URL": "http://neo4j", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",

@@ -231,7 +231,7 @@ func (p *parts) follow(queries *xrpc.Service) *live.Service {
 	if queries == nil {
 		return nil
 	}
-	return live.New(live.Config{}, store.NewReader(p.pool), queries, p.logger)
+	return live.New(live.Config{Origins: p.cfg.Origins}, store.NewReader(p.pool), queries, p.logger)
 }
 
 // server makes the HTTP side; without queries it answers probes alone, and operators.
@@ -257,7 +257,7 @@ func (p *parts) server(queries *xrpc.Service, operated *admin.Service) (*appview
 	}
 	server, err := appview.New(appview.Config{
 		Listen: p.cfg.Listen, MetricsListen: p.cfg.MetricsListen, PublicURL: p.cfg.PublicURL, Version: version,
-		TrustedProxies: p.cfg.Proxies, DrainDelay: p.cfg.DrainDelay, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
+		TrustedProxies: p.cfg.Proxies, Origins: p.cfg.Origins, DrainDelay: p.cfg.DrainDelay, ShutdownTimeout: p.cfg.Drain, RequestTimeout: p.cfg.RequestTime, Concurrency: p.cfg.Concurrency,
 		Admins: p.cfg.Admins, Premium: p.cfg.Premium,
 	}, appview.Deps{XRPC: queries, REST: endpoints, Live: follow, Quotas: p.quotas, Directory: directory, Admin: operated, Checks: checks, Metrics: prometheus.DefaultRegisterer.(*prometheus.Registry), Logger: p.logger})
 	if err != nil {
