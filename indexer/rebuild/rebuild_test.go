@@ -84,6 +84,7 @@ func newWorld(t *testing.T, records int) *world {
 	}
 	w.work()
 	w.caughtUp()
+	require.NoError(t, w.stores.Search.Refresh(t.Context(), expression)) // readers ask at once
 	return w
 }
 
