@@ -108,6 +108,10 @@ check-api: build ## lint the OpenAPI document and try all that it describes (doc
 check-deploy: ## check manifests, chart, compose and image files with the programs that will read them
 	test/deploy/check.sh $(ARGS)
 
+.PHONY: check-image
+check-image: ## build the images and run them as UID 1001 on a read-only root; LAYERS_BASES=here makes the bases here
+	go run ./test/stores -only postgres -- test/deploy/image.sh $(ARGS)
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

@@ -27,7 +27,7 @@ func TestTokensAndQuotas(t *testing.T) {
 	t.Parallel()
 	redisURL := os.Getenv("LAYERS_TEST_REDIS_URL")
 	require.NotEmpty(t, redisURL, "LAYERS_TEST_REDIS_URL: run `make test`")
-	quotas, err := traffic.NewQuotas(redisURL, traffic.FailOpen, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	quotas, err := traffic.NewQuotas(redisURL, nil, traffic.FailOpen, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, quotas.Close()) })
 	key, err := atcrypto.GeneratePrivateKeyK256()

@@ -10,6 +10,7 @@ package cache
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"time"
 
@@ -53,8 +54,9 @@ type changes interface {
 
 // Config says what to keep answers in. Without Redis they are only shared.
 type Config struct {
-	RedisURL string // redis:// or rediss://
-	Version  string // of the program: another one's answers may look different
+	RedisURL string         // redis:// or rediss://
+	Roots    *x509.CertPool // whose certificate Redis must have; nil for the system's
+	Version  string         // of the program: another one's answers may look different
 	Changes  changes
 	Registry prometheus.Registerer
 	Logger   *slog.Logger

@@ -31,7 +31,7 @@ type kept struct {
 }
 
 func openKept(cfg Config) (*kept, error) {
-	client, err := volatile.Open(cfg.RedisURL, cfg.Logger)
+	client, err := volatile.Open(cfg.RedisURL, cfg.Roots, cfg.Logger)
 	return &kept{redis: client, version: cfg.Version}, err
 }
 

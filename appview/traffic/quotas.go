@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,11 +78,11 @@ type Quotas struct {
 
 // NewQuotas makes quotas; it does not connect. Without them (Off) it returns nil, which
 // lets everybody in.
-func NewQuotas(redisURL string, policy Policy, registry prometheus.Registerer, logger *slog.Logger) (*Quotas, error) {
+func NewQuotas(redisURL string, roots *x509.CertPool, policy Policy, registry prometheus.Registerer, logger *slog.Logger) (*Quotas, error) {
 	if policy == Off || redisURL == "" {
 		return nil, nil
 	}
-	client, err := volatile.Open(redisURL, logger)
+	client, err := volatile.Open(redisURL, roots, logger)
 	if err != nil {
 		return nil, err
 	}

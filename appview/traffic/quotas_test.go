@@ -28,7 +28,7 @@ func redisURL(t *testing.T) string {
 
 func newQuotas(t *testing.T, url string, policy Policy) *Quotas {
 	t.Helper()
-	q, err := NewQuotas(url, policy, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	q, err := NewQuotas(url, nil, policy, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, q.Close()) })
 	return q
@@ -138,7 +138,7 @@ func TestWithoutRedisThePolicyDecides(t *testing.T) {
 
 func TestOffCountsNobody(t *testing.T) {
 	t.Parallel()
-	q, err := NewQuotas(redisURL(t), Off, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	q, err := NewQuotas(redisURL(t), nil, Off, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	header := http.Header{}
 	for range 100 {

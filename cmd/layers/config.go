@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -56,6 +57,8 @@ type config struct {
 	LexiconDirs []string
 	Foreign     []string
 
+	// Roots are whose certificates the stores must have; nil for the system's.
+	Roots         *x509.CertPool
 	DatabaseURL   string
 	ReplicaURL    string
 	RedisURL      string
@@ -207,7 +210,7 @@ func storeFlags() []cli.Flag {
 	return []cli.Flag{
 		secret("database-url", "DATABASE_URL", "PostgreSQL, as postgres://user:password@host/database"),
 		secret("redis-url", "REDIS_URL", "Redis, as redis://host:6379/0"),
-		setting(categoryStores, "elasticsearch-url", "ELASTICSEARCH_URL", "", "Elasticsearch; without it PostgreSQL does the search"),
+		secret("elasticsearch-url", "ELASTICSEARCH_URL", "Elasticsearch, as https://user:password@host:9200; without it PostgreSQL does the search"),
 		secret("elasticsearch-api-key", "ELASTICSEARCH_API_KEY", "API key for Elasticsearch"),
 		setting(categoryStores, "elasticsearch-prefix", "ELASTICSEARCH_PREFIX", "layers", "first part of every index name"),
 		&cli.BoolFlag{Name: "search-fallback", Category: categoryStores, Sources: cli.EnvVars("LAYERS_SEARCH_FALLBACK"), Usage: "have PostgreSQL able to search too, for when Elasticsearch is away; set it for the indexer, the workers and the API alike"},
@@ -216,6 +219,7 @@ func storeFlags() []cli.Flag {
 		secret("neo4j-password", "NEO4J_PASSWORD", "password of Neo4j"),
 		setting(categoryStores, "neo4j-database", "NEO4J_DATABASE", "", "database in Neo4j (default: the server's default)"),
 		setting(categoryStores, "neo4j-space", "NEO4J_SPACE", "", "name that keeps this deployment apart from others in one Neo4j database"),
+		setting(categoryStores, "ca-file", "LAYERS_CA_FILE", "", "PEM file of the authorities that the stores' certificates must be of, in place of the system's"),
 		&cli.BoolFlag{Name: "graph-fallback", Category: categoryStores, Sources: cli.EnvVars("LAYERS_GRAPH_FALLBACK"), Usage: "keep the graph in PostgreSQL beside Neo4j, and answer from there while that is away"},
 	}
 }
@@ -271,8 +275,9 @@ func readConfig(command *cli.Command) (config, error) {
 		Lenient:       command.Bool("lenient"),
 		LexiconDirs:   r.directories("lexicons"),
 		Foreign:       r.collections("foreign-collections"),
-		DatabaseURL:   r.url("database-url", "postgres", "postgresql"),
-		ReplicaURL:    r.url("database-replica-url", "postgres", "postgresql"),
+		Roots:         r.authorities("ca-file"),
+		DatabaseURL:   believing(r.url("database-url", "postgres", "postgresql"), command.String("ca-file")),
+		ReplicaURL:    believing(r.url("database-replica-url", "postgres", "postgresql"), command.String("ca-file")),
 		RedisURL:      r.url("redis-url", "redis", "rediss"),
 		LogLevel:      r.choice("log-level", "debug", "info", "warn", "error"),
 		LogFormat:     r.choice("log-format", "", "text", "json"),

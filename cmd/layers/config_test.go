@@ -55,7 +55,7 @@ func TestEveryWrongSettingIsNamedAtOnce(t *testing.T) {
 		"LAYERS_TRUSTED_PROXIES": "10.0.0.1", "LAYERS_CORS_ORIGINS": "https://tool.example/page", "LAYERS_CONCURRENCY": "search=none", "LAYERS_RATE_LIMITS": "on", "LAYERS_ADMIN_DIDS": "admin.example", "LAYERS_PREMIUM_DIDS": "did:x", "LAYERS_RELAY_URL": "bsky.network", "LAYERS_PLC_URL": "ftp://plc",
 		"LAYERS_LEXICONS": filepath.Join(t.TempDir(), "absent"), "LAYERS_FOREIGN_COLLECTIONS": "posts",
 		"DATABASE_REPLICA_URL": "mysql://host/db", "REDIS_URL": "localhost:6379", "ELASTICSEARCH_URL": "es:9200",
-		"NEO4J_URL": "http://neo4j", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",
+		"NEO4J_URL": "http://neo4j", "LAYERS_CA_FILE": filepath.Join(t.TempDir(), "absent.pem"), "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",
 	}
 	_, err := read(t, wrong)
 	require.Error(t, err)
@@ -117,5 +117,18 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	require.NoError(t, newApp(&out, io.Discard).Run(t.Context(), []string{"layers", "--help"}))
 	for _, name := range []string{"dev", "api", "indexer", "worker", "migrate", "verify", "reindex", "dlq", "simulate"} {
 		require.Contains(t, out.String(), name)
+	}
+}
+
+func TestAFileOfAuthoritiesIsForPostgreSQLToo(t *testing.T) {
+	for address, want := range map[string]string{
+		"postgres://u:p%2F@host/db":                             "postgres://u:p%2F@host/db?sslmode=verify-full&sslrootcert=%2Fca.pem",
+		"postgres://host/db?sslmode=require":                    "postgres://host/db?sslmode=require&sslrootcert=%2Fca.pem",
+		"postgres://host/db?sslmode=disable&pool_max_conns=3":   "postgres://host/db?pool_max_conns=3&sslmode=disable&sslrootcert=%2Fca.pem",
+		"postgres://host/db?sslrootcert=%2Fother&sslmode=allow": "postgres://host/db?sslmode=allow&sslrootcert=%2Fother",
+		"": "",
+	} {
+		require.Equal(t, want, believing(address, "/ca.pem"))
+		require.Equal(t, address, believing(address, ""))
 	}
 }

@@ -52,7 +52,7 @@ func newApp(out, errOut io.Writer) *cli.Command {
 		ErrWriter: errOut,
 		Commands: []*cli.Command{
 			devCommand(), apiCommand(), indexerCommand(), workerCommand(),
-			migrateCommand(), backfillCommand(), verifyCommand(), checkCommand(), recoverCommand(), reindexCommand(), deadLetterCommand(), statsCommand(), auditCommand(), simulateCommand(),
+			migrateCommand(), backfillCommand(), verifyCommand(), checkCommand(), recoverCommand(), reindexCommand(), deadLetterCommand(), statsCommand(), auditCommand(), simulateCommand(), healthCommand(),
 		},
 	}
 }

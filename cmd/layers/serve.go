@@ -216,7 +216,7 @@ func (p *parts) rest(queries *xrpc.Service, follow *live.Service) (_ *rest.Servi
 	}
 	kept := cache.Config{Version: version, Changes: store.NewChanges(p.pool), Registry: prometheus.DefaultRegisterer, Logger: p.logger.With("component", "cache")}
 	if p.cfg.Cache {
-		kept.RedisURL = p.cfg.RedisURL
+		kept.RedisURL, kept.Roots = p.cfg.RedisURL, p.cfg.Roots
 	}
 	if p.cache, err = cache.New(kept); err != nil {
 		return nil, fmt.Errorf("preparing the cache: %w", err)
@@ -251,7 +251,7 @@ func (p *parts) server(queries *xrpc.Service, operated *admin.Service) (*appview
 	var directory identity.Directory
 	if queries != nil {
 		directory = p.directory()
-		if p.quotas, err = traffic.NewQuotas(p.cfg.RedisURL, cmp.Or(p.cfg.RateLimits, traffic.Off), prometheus.DefaultRegisterer, p.logger.With("component", "quotas")); err != nil {
+		if p.quotas, err = traffic.NewQuotas(p.cfg.RedisURL, p.cfg.Roots, cmp.Or(p.cfg.RateLimits, traffic.Off), prometheus.DefaultRegisterer, p.logger.With("component", "quotas")); err != nil {
 			return nil, fmt.Errorf("preparing the rate limits: %w", err)
 		}
 	}
@@ -320,7 +320,7 @@ func (p *parts) work(ctx context.Context, behind func() bool) error {
 	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
 		return err
 	}
-	cfg := task.Config{RedisURL: p.cfg.RedisURL, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain, Behind: behind}
+	cfg := task.Config{RedisURL: p.cfg.RedisURL, Roots: p.cfg.Roots, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain, Behind: behind}
 	outbox := store.NewOutbox(p.pool)
 	dispatcher, err := task.NewDispatcher(cfg, outbox)
 	if err != nil {

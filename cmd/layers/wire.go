@@ -65,13 +65,13 @@ func openParts(ctx context.Context, cfg config, logger *slog.Logger, pool store.
 
 func (p *parts) openProjections() (err error) {
 	if url := p.cfg.Elasticsearch.URL; url != "" {
-		p.search, err = search.Open(search.Config{URLs: []string{url}, APIKey: p.cfg.Elasticsearch.APIKey, Prefix: p.cfg.Elasticsearch.Prefix})
+		p.search, err = search.Open(search.Config{URLs: []string{url}, APIKey: p.cfg.Elasticsearch.APIKey, Prefix: p.cfg.Elasticsearch.Prefix, Roots: p.cfg.Roots})
 		if err != nil {
 			return fmt.Errorf("preparing Elasticsearch: %w", err)
 		}
 	}
 	if n := p.cfg.Neo4j; n.URL != "" {
-		p.graph, err = graph.Open(graph.Config{URL: n.URL, User: n.User, Password: n.Password, Database: n.Database, Space: n.Space})
+		p.graph, err = graph.Open(graph.Config{URL: n.URL, User: n.User, Password: n.Password, Database: n.Database, Space: n.Space, Roots: p.cfg.Roots})
 		if err != nil {
 			return fmt.Errorf("preparing Neo4j: %w", err)
 		}

@@ -38,7 +38,7 @@ type Dispatcher struct {
 
 // NewDispatcher prepares a dispatcher; it does not connect. Errors are of the configuration.
 func NewDispatcher(cfg Config, outbox outbox) (*Dispatcher, error) {
-	client, err := openRedis(cfg.RedisURL)
+	client, err := openRedis(cfg.RedisURL, cfg.Roots)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ package task
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"time"
@@ -29,6 +30,7 @@ import (
 // Config is shared by [Dispatcher] and [Workers]. Zero values take the defaults.
 type Config struct {
 	RedisURL string          // redis:// or rediss://
+	Roots    *x509.CertPool  // whose certificate Redis must have; nil for the system's
 	Targets  []record.Target // the projections that are configured
 	Logger   *slog.Logger
 
@@ -58,10 +60,13 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func openRedis(url string) (*redis.Client, error) {
+func openRedis(url string, roots *x509.CertPool) (*redis.Client, error) {
 	opts, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("redis URL: %w", err)
+	}
+	if opts.TLSConfig != nil {
+		opts.TLSConfig.RootCAs = roots
 	}
 	return redis.NewClient(opts), nil
 }

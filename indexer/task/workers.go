@@ -61,7 +61,7 @@ type Workers struct {
 
 // NewWorkers prepares workers; it does not connect. Errors are of the configuration.
 func NewWorkers(cfg Config, stores Stores) (*Workers, error) {
-	client, err := openRedis(cfg.RedisURL)
+	client, err := openRedis(cfg.RedisURL, cfg.Roots)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ package graph
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -38,6 +40,8 @@ type Config struct {
 	// Space keeps apart graphs that share a database, as tests do: it goes before
 	// every node's key. Empty in production.
 	Space string
+	// Roots are whose certificates the servers must have, with a URL of +s; nil for the system's.
+	Roots *x509.CertPool
 }
 
 // Client writes and reads the projection. It is safe for concurrent use.
@@ -69,6 +73,7 @@ func Open(cfg Config) (*Client, error) {
 	}
 	driver, err := neo4j.NewDriverWithContext(cfg.URL, auth, func(c *config.Config) {
 		c.SocketConnectTimeout = connectTimeout
+		c.TlsConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots}
 		c.MaxConnectionPoolSize = maxConnections
 	})
 	if err != nil {

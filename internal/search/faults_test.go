@@ -2,7 +2,7 @@ package search_test
 
 import (
 	"context"
-	"encoding/pem"
+	"crypto/x509"
 
 	"fmt"
 	"io"
@@ -311,6 +311,7 @@ func TestTLS(t *testing.T) {
 	t.Cleanup(server.Close)
 	stranger := searchtest.Open(t, search.Config{URLs: []string{server.URL}})
 	require.Error(t, stranger.Ping(t.Context()))
-	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	require.NoError(t, searchtest.Open(t, search.Config{URLs: []string{server.URL}, CACert: authority}).Ping(t.Context()))
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	require.NoError(t, searchtest.Open(t, search.Config{URLs: []string{server.URL}, Roots: roots}).Ping(t.Context()))
 }

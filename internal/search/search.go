@@ -39,11 +39,11 @@ const (
 
 // Config says where Elasticsearch is and how indexes are laid out.
 type Config struct {
-	URLs     []string // of the nodes; http or https, may carry user:password
-	APIKey   string   // base64 form; empty where the cluster asks for none
-	CACert   []byte   // PEM of the authority that signed the nodes' certificates; empty for the system's
-	Prefix   string   // of index names; empty for [DefaultPrefix]
-	Replicas int      // of each index
+	URLs     []string       // of the nodes; http or https, may carry user:password
+	APIKey   string         // base64 form; empty where the cluster asks for none
+	Roots    *x509.CertPool // whose certificates the nodes must have; nil for the system's
+	Prefix   string         // of index names; empty for [DefaultPrefix]
+	Replicas int            // of each index
 }
 
 // Client writes and reads the projection. It is safe for concurrent use.
@@ -77,10 +77,6 @@ func Open(cfg Config) (*Client, error) {
 	if err := checkPrefix(prefix); err != nil {
 		return nil, err
 	}
-	trust, err := trusted(cfg.CACert)
-	if err != nil {
-		return nil, err
-	}
 	// Only the transport is used, not the client around it: that one refuses
 	// servers by a product header, and links the whole typed API.
 	transport, err := elastictransport.New(elastictransport.Config{ //nolint:staticcheck // what replaces it takes the same settings one by one
@@ -92,7 +88,7 @@ func Open(cfg Config) (*Client, error) {
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSClientConfig:       trust,
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots},
 			TLSHandshakeTimeout:   dialTimeout,
 			ResponseHeaderTimeout: answerTimeout,
 			MaxIdleConnsPerHost:   idlePerHost,
@@ -103,18 +99,6 @@ func Open(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("elasticsearch: set up transport: %w", err)
 	}
 	return &Client{transport: transport, prefix: prefix, replicas: cfg.Replicas, indexes: map[syntax.NSID]index{}}, nil
-}
-
-// trusted is the TLS configuration that believes an authority, or those of the system.
-func trusted(caCert []byte) (*tls.Config, error) {
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(caCert) > 0 {
-		trust.RootCAs = x509.NewCertPool()
-		if !trust.RootCAs.AppendCertsFromPEM(caCert) {
-			return nil, errors.New("elasticsearch: the CA certificate has no PEM block of a certificate")
-		}
-	}
-	return trust, nil
 }
 
 // Close releases idle connections.

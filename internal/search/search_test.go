@@ -350,7 +350,6 @@ func TestOpenRefusesWrongConfiguration(t *testing.T) {
 		{URLs: []string{"redis://localhost:9200"}},
 		{URLs: []string{"http://localhost:9200"}, Prefix: "Layers"},
 		{URLs: []string{"http://localhost:9200"}, Prefix: "*"},
-		{URLs: []string{"http://localhost:9200"}, CACert: []byte("no certificate")},
 	} {
 		_, err := search.Open(cfg)
 		require.Error(t, err, "%+v", cfg)

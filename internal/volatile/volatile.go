@@ -4,6 +4,7 @@ package volatile
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,11 +34,15 @@ type Client struct {
 	logged atomic.Int64
 }
 
-// Open prepares a client; it does not connect. Errors are of the URL.
-func Open(url string, logger *slog.Logger) (*Client, error) {
+// Open prepares a client; it does not connect. Errors are of the URL. A server that
+// is asked by TLS has to have a certificate of roots, or of the system's if nil.
+func Open(url string, roots *x509.CertPool, logger *slog.Logger) (*Client, error) {
 	options, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("redis URL: %w", err)
+	}
+	if options.TLSConfig != nil {
+		options.TLSConfig.RootCAs = roots
 	}
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = dialTime, answerTime, answerTime, answerTime
 	options.MaxRetries, options.PoolSize, options.ContextTimeoutEnabled = -1, connections, true

@@ -1,0 +1,6 @@
+# The Dockerfile, as hadolint sees it.
+set -euo pipefail
+. "$(dirname "$0")/../tools.sh"
+get_python
+cd "$root"
+"$hadolint" Dockerfile
