@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/simulate"
@@ -25,7 +28,8 @@ func written(world *simulate.World, through int64) map[record.Key]syntax.CID {
 	return out
 }
 
-// shown is what a database shows, by plain SQL, and the cursor that it is at.
+// shown is what a database shows, by plain SQL, and the cursor that it is at. The CIDs are
+// those of the values, worked out here.
 func shown(ctx context.Context, url string) (records map[record.Key]syntax.CID, cursor int64, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -40,18 +44,36 @@ func shown(ctx context.Context, url string) (records map[record.Key]syntax.CID, 
 	if err := tx.QueryRow(ctx, "SELECT coalesce(max(seq), 0) FROM cursor").Scan(&cursor); err != nil {
 		return nil, 0, err
 	}
-	rows, err := tx.Query(ctx, "SELECT collection, did, rkey, cid FROM records r WHERE NOT EXISTS (SELECT FROM repos WHERE repos.did = r.did AND NOT active)")
+	rows, err := tx.Query(ctx, "SELECT collection, did, rkey, value::text FROM records r WHERE NOT EXISTS (SELECT FROM repos WHERE repos.did = r.did AND NOT active)")
 	if err != nil {
 		return nil, 0, err
 	}
 	records = map[record.Key]syntax.CID{}
 	var key record.Key
-	var cid syntax.CID
-	_, err = pgx.ForEachRow(rows, []any{&key.Collection, &key.DID, &key.Rkey, &cid}, func() error {
-		records[key] = cid
+	var value []byte
+	_, err = pgx.ForEachRow(rows, []any{&key.Collection, &key.DID, &key.Rkey, &value}, func() error {
+		is, err := address(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		records[key] = is
 		return nil
 	})
 	return records, cursor, err
+}
+
+// address is the CID of a value in JSON.
+func address(value []byte) (syntax.CID, error) {
+	decoded, err := atdata.UnmarshalJSON(value)
+	if err != nil {
+		return "", err
+	}
+	block, err := atdata.MarshalCBOR(decoded)
+	if err != nil {
+		return "", err
+	}
+	sum, err := cid.NewPrefixV1(cid.DagCBOR, multihash.SHA2_256).Sum(block)
+	return syntax.CID(sum.String()), err
 }
 
 // differ says how what is shown is not what was written.
@@ -63,12 +85,12 @@ func differ(have, want map[record.Key]syntax.CID) error {
 			lines = append(lines, fmt.Sprintf(format, args...))
 		}
 	}
-	for key, cid := range want {
+	for key, wanted := range want {
 		switch got, ok := have[key]; {
 		case !ok:
 			add("missing: %s", key)
-		case got != cid:
-			add("%s is %s, should be %s", key, got, cid)
+		case got != wanted:
+			add("%s is %s, should be %s", key, got, wanted)
 		}
 	}
 	for key := range have {

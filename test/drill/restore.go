@@ -106,7 +106,7 @@ func (d *drill) resume(ctx context.Context) error {
 	if err := d.caughtUp(ctx); err != nil {
 		return err
 	}
-	if err := d.agreed(ctx, "--deep"); err != nil {
+	if err := d.agreed(ctx); err != nil {
 		return err
 	}
 	d.figures.add("... and compared, mended and compared again", d.resumedAt)
@@ -196,5 +196,5 @@ func (d *drill) refetch(ctx context.Context) error {
 		return err
 	}
 	d.figures.add("everything fetched anew from the network into empty stores", began)
-	return d.agreed(ctx, "--deep")
+	return d.agreed(ctx)
 }
