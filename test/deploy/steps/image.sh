@@ -3,4 +3,4 @@ set -euo pipefail
 . "$(dirname "$0")/../tools.sh"
 get_python
 cd "$root"
-"$hadolint" Dockerfile
+"$hadolint" Dockerfile k8s/disaster-recovery/Dockerfile
