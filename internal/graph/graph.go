@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -65,7 +66,7 @@ func Open(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("neo4j: space %q: use at most 64 letters, digits and hyphens", cfg.Space)
 	}
 	if u, err := url.Parse(cfg.URL); err != nil || u.Host == "" {
-		return nil, fmt.Errorf("neo4j: %q is not a bolt or neo4j URL", cfg.URL)
+		return nil, errors.New("neo4j: what is given is not a bolt or neo4j URL") // which may hold a password
 	}
 	auth := neo4j.NoAuth()
 	if cfg.User != "" {

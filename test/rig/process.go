@@ -58,6 +58,24 @@ func Launch(t *testing.T, env []string, name string, args ...string) *Process {
 	return p
 }
 
+// Briefly runs the program until it ends by itself, however it does, or until it has
+// served for a moment; it returns all that it has written.
+func Briefly(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	p := Launch(t, env, args[0], args...)
+	p.meant = true
+	select {
+	case <-p.Ended:
+	case <-time.After(brief):
+		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+		p.Wait(stopWithin)
+	}
+	return p.Output()
+}
+
+// brief is long enough for a program that finds its settings wrong to say so.
+const brief = 2 * time.Second
+
 // Alive tells whether the process has not ended.
 func (p *Process) Alive() bool {
 	select {
@@ -108,6 +126,14 @@ func (p *Process) Memory() int64 {
 	}
 	p.t.Fatal("/proc has no VmHWM")
 	return 0
+}
+
+// Arguments are what everybody on the machine can see of how the process was started.
+func (p *Process) Arguments() string {
+	p.t.Helper()
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid))
+	require.NoError(p.t, err)
+	return strings.ReplaceAll(string(content), "\x00", " ")
 }
 
 // Stop asks the process to end and requires that it does so cleanly.
