@@ -130,18 +130,18 @@ func (c *checkup) fetch(ctx context.Context, address string) (a answer, err erro
 }
 
 // into asks for a path, requires status 200, and decodes the answer.
-func (c *checkup) into(ctx context.Context, path string, value any) (answer, error) {
+func (c *checkup) into(ctx context.Context, path string, value any) error {
 	a, err := c.get(ctx, path)
 	if err != nil {
-		return a, err
+		return err
 	}
 	if a.status != http.StatusOK {
-		return a, fmt.Errorf("GET %s: %d %s", path, a.status, clip(a.body))
+		return fmt.Errorf("GET %s: %d %s", path, a.status, clip(a.body))
 	}
 	if err := json.Unmarshal(a.body, value); err != nil {
-		return a, fmt.Errorf("GET %s: %w", path, err)
+		return fmt.Errorf("GET %s: %w", path, err)
 	}
-	return a, nil
+	return nil
 }
 
 func clip(body []byte) string { return strings.TrimSpace(string(body[:min(len(body), 200)])) }
@@ -150,7 +150,7 @@ func (c *checkup) health(ctx context.Context) (string, error) {
 	var got struct {
 		Status string `json:"status"`
 	}
-	_, err := c.into(ctx, "/health", &got)
+	err := c.into(ctx, "/health", &got)
 	return got.Status, err
 }
 
@@ -160,7 +160,7 @@ func (c *checkup) ready(ctx context.Context) (string, error) {
 		Status   string            `json:"status"`
 		Degraded map[string]string `json:"degraded"`
 	}
-	if _, err := c.into(ctx, "/ready", &got); err != nil {
+	if err := c.into(ctx, "/ready", &got); err != nil {
 		return "", err
 	}
 	if len(got.Degraded) > 0 {
@@ -178,7 +178,7 @@ func (c *checkup) identity(ctx context.Context) (string, error) {
 	var health struct {
 		Version string `json:"version"`
 	}
-	if _, err := c.into(ctx, "/xrpc/_health", &health); err != nil {
+	if err := c.into(ctx, "/xrpc/_health", &health); err != nil {
 		return "", err
 	}
 	var document struct {
@@ -188,7 +188,7 @@ func (c *checkup) identity(ctx context.Context) (string, error) {
 			Endpoint string `json:"serviceEndpoint"`
 		} `json:"service"`
 	}
-	if _, err := c.into(ctx, "/.well-known/did.json", &document); err != nil {
+	if err := c.into(ctx, "/.well-known/did.json", &document); err != nil {
 		return "", err
 	}
 	u, err := url.Parse(c.URL)
@@ -230,7 +230,7 @@ func (c *checkup) search(ctx context.Context) (string, error) {
 		Degraded   any `json:"degraded"`
 		Incomplete any `json:"incomplete"`
 	}
-	if _, err := c.into(ctx, "/api/v1/search?q=layers&limit=1", &got); err != nil {
+	if err := c.into(ctx, "/api/v1/search?q=layers&limit=1", &got); err != nil {
 		return "", err
 	}
 	if (got.Degraded != nil || got.Incomplete != nil) && !c.Degraded {

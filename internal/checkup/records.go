@@ -26,7 +26,7 @@ func (c *checkup) records(ctx context.Context) (string, error) {
 			URI syntax.ATURI `json:"uri"`
 		} `json:"records"`
 	}
-	if _, err := c.into(ctx, fmt.Sprintf("/api/v1/expressions?limit=%d", newest), &page); err != nil {
+	if err := c.into(ctx, fmt.Sprintf("/api/v1/expressions?limit=%d", newest), &page); err != nil {
 		return "", err
 	}
 	for _, r := range page.Records {
@@ -54,7 +54,7 @@ func (c *checkup) record(ctx context.Context, uri syntax.ATURI) error {
 		CID   string          `json:"cid"`
 		Value json.RawMessage `json:"value"`
 	}
-	if _, err := c.into(ctx, "/xrpc/"+query+"?uri="+url.QueryEscape(string(uri)), &got); err != nil {
+	if err := c.into(ctx, "/xrpc/"+query+"?uri="+url.QueryEscape(string(uri)), &got); err != nil {
 		return err
 	}
 	if got.URI != uri {

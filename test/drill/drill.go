@@ -104,7 +104,7 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.site.program = path
+	d.program = path
 	if d.db, err = newDatabase(filepath.Join(d.dir, "database"), d.build, filepath.Join(d.dir, "scripts"), true); err != nil {
 		return err
 	}
@@ -314,8 +314,8 @@ func (d *drill) close() error {
 	if d.stores != nil {
 		errs = append(errs, d.stores.Drop())
 	}
-	if d.site.program != "" && d.cfg.Program == "" {
-		errs = append(errs, os.RemoveAll(filepath.Dir(d.site.program)))
+	if d.program != "" && d.cfg.Program == "" {
+		errs = append(errs, os.RemoveAll(filepath.Dir(d.program)))
 	}
 	if strings.Contains(d.dir, "layers-drill-") {
 		errs = append(errs, os.RemoveAll(d.dir))

@@ -12,8 +12,8 @@ import (
 func TestSmallDrill(t *testing.T) {
 	var said bytes.Buffer
 	figures, err := Run(t.Context(), Config{Records: 600, PerCommit: 10, Rate: 40, Scripts: "../../k8s/disaster-recovery/scripts", Out: &said})
-	require.NoError(t, err, said.String())
-	t.Logf("\n%s", figures)
+	t.Logf("%s\n%s", said.String(), figures)
+	require.NoError(t, err)
 	require.Greater(t, figures.Records, 400)
 	require.Positive(t, figures.Ahead)
 	require.Positive(t, figures.took("everything fetched anew from the network into empty stores"))

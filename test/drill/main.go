@@ -25,11 +25,11 @@ func main() {
 	flag.StringVar(&cfg.Program, "program", "", "the layers program; built from this tree without it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	figures, err := Run(ctx, cfg)
+	stop()
+	fmt.Print(figures) // those of the steps before a failure, too
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "drill:", err)
 		os.Exit(1)
 	}
-	fmt.Print(figures)
 }
