@@ -163,4 +163,5 @@ func (l *line) release(b *batch) {
 	for _, s := range b.slots {
 		l.window.leave(len(s.frame.Data))
 	}
+	lag.left(len(b.slots))
 }

@@ -84,6 +84,7 @@ func (l *line) examineCommit(ctx context.Context, host string, o *outcome) {
 	if err != nil {
 		return // names no account, so none of ours
 	}
+	l.count(msg)
 	o.did, o.inScope = did, l.inScope(msg)
 	if !o.inScope && !l.repos.tracked(did) {
 		o.later = true
@@ -130,6 +131,16 @@ func (o *outcome) settle(err error) {
 func (l *line) follows(collection syntax.NSID) bool {
 	_, ok := l.Catalog.Collection(collection)
 	return ok
+}
+
+// count counts what the commit changes, followed or not.
+func (l *line) count(msg *comatproto.SyncSubscribeRepos_Commit) {
+	for _, op := range msg.Ops {
+		if op != nil {
+			collection, _, _ := strings.Cut(op.Path, "/")
+			l.taken.count(collection)
+		}
+	}
 }
 
 func (l *line) inScope(msg *comatproto.SyncSubscribeRepos_Commit) bool {

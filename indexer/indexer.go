@@ -97,6 +97,9 @@ func (ix *Indexer) Behind() bool {
 	return w != nil && w.crowded()
 }
 
+// Leading tells whether this process is the one that writes.
+func (ix *Indexer) Leading() bool { return ix.window.Load() != nil }
+
 // standbyWait lies between a loss of the lock and the next try.
 const standbyWait = 200 * time.Millisecond
 

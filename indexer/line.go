@@ -24,6 +24,7 @@ type line struct {
 	slots   chan *slot // in the order of the stream
 	jobs    chan *slot // the same, for whichever worker is free
 	orders  chan order // to be carried out between two batches
+	taken   takenCounters
 	ended   chan struct{}
 
 	settling *semaphore.Weighted // one repository's held events are in memory at a time
@@ -46,6 +47,7 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 		window:  newWindow(cfg.Window, cfg.WindowBytes),
 		holds:   newHolds(),
 		gate:    newGate(),
+		taken:   newTakenCounters(cfg.Catalog),
 		orders:  make(chan order),
 		ended:   make(chan struct{}),
 
@@ -64,6 +66,7 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 
 // run starts the stages and waits for all of them to end.
 func (l *line) run(ctx context.Context) error {
+	defer lag.waiting.Store(0) // what the run leaves is read again by the next one
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return l.Firehose.Run(ctx, l.resume, func(f firehose.Frame) error { return l.emit(ctx, f) })
@@ -96,10 +99,9 @@ func (l *line) runBeside(ctx context.Context, group *errgroup.Group) {
 // emit gives a frame its place. It blocks while the window is full, or while the
 // projections are too far behind.
 func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
-	if err := l.gate.wait(ctx); err != nil {
-		return err
-	}
-	if err := l.window.enter(ctx, len(frame.Data)); err != nil {
+	lag.came()
+	if err := l.room(ctx, frame); err != nil {
+		lag.left(1)
 		return err
 	}
 	s := &slot{frame: frame, done: make(chan struct{})}
@@ -111,6 +113,14 @@ func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
 		}
 	}
 	return nil
+}
+
+// room waits until the frame may come in.
+func (l *line) room(ctx context.Context, frame firehose.Frame) error {
+	if err := l.gate.wait(ctx); err != nil {
+		return err
+	}
+	return l.window.enter(ctx, len(frame.Data))
 }
 
 func (l *line) work(ctx context.Context) error {

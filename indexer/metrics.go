@@ -1,12 +1,13 @@
 package indexer
 
 import (
-	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/layers-pub/layers-appview/internal/catalog"
 	"github.com/layers-pub/layers-appview/internal/store"
 )
 
@@ -54,9 +55,12 @@ var (
 		Name: "layers_apply_duration_seconds", Help: "Time of one transaction of the line.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 	})
-	cursorLag = promauto.NewGauge(prometheus.GaugeOpts{
-		Name: "layers_firehose_cursor_lag_seconds", Help: "Age of the last applied commit when it was applied.",
-	})
+	taken = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "layers_firehose_changes_total", Help: "Changes of records in the commits of the stream, by collection, whether or not they took effect; other: not followed.",
+	}, []string{"collection"})
+	references = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "layers_references_indexed_total", Help: "References of records that were written, by the collection that they lead to.",
+	}, []string{"type"})
 	cursorSeq = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "layers_firehose_cursor_seq", Help: "Sequence number up to which the stream has been applied.",
 	})
@@ -65,17 +69,55 @@ var (
 // tally counts what a transaction did, to be shown once it has committed.
 type tally struct {
 	events, commits, skipped, replayed, desynchronized, held int
-	records                                                  map[[2]string]int
+	records                                                  map[[2]string]int // by collection and action
+	refs                                                     map[syntax.NSID]int
 	lag                                                      time.Duration
 }
 
 func (t *tally) changes(list []store.Change) {
 	if t.records == nil {
-		t.records = map[[2]string]int{}
+		t.records, t.refs = map[[2]string]int{}, map[syntax.NSID]int{}
 	}
-	for _, c := range list {
+	for i := range list {
+		c := &list[i]
 		t.records[[2]string{string(c.Key.Collection), string(c.Action)}]++
+		for _, ref := range c.Refs {
+			t.refs[ref.Target.Collection()]++
+		}
 	}
+}
+
+// label names a collection in metrics: those without a lexicon share one, since anybody
+// can make up more of them.
+func label(known *catalog.Catalog, collection syntax.NSID) string {
+	if c, ok := known.Collection(collection); ok && !c.Foreign {
+		return string(c.NSID)
+	}
+	return otherCollections
+}
+
+const otherCollections = "other"
+
+// takenCounters are the counters of every collection, looked up once.
+type takenCounters struct {
+	of    map[string]prometheus.Counter
+	other prometheus.Counter
+}
+
+func newTakenCounters(known *catalog.Catalog) takenCounters {
+	t := takenCounters{of: map[string]prometheus.Counter{}, other: taken.WithLabelValues(otherCollections)}
+	for _, c := range known.Collections() {
+		t.of[string(c.NSID)] = taken.WithLabelValues(label(known, c.NSID))
+	}
+	return t
+}
+
+func (t takenCounters) count(collection string) {
+	if counter, ok := t.of[collection]; ok {
+		counter.Inc()
+		return
+	}
+	t.other.Inc()
 }
 
 func (tx *transaction) observe(took time.Duration) {
@@ -87,17 +129,20 @@ func (tx *transaction) observe(took time.Duration) {
 	events.WithLabelValues("desynchronized").Add(float64(t.desynchronized))
 	events.WithLabelValues("held").Add(float64(t.held))
 	events.WithLabelValues("other").Add(float64(t.events - t.commits - t.skipped - t.replayed - t.desynchronized - t.held))
-	t.count(tx.out.DeadLetters)
+	t.count(tx.line.Catalog, tx.out.DeadLetters)
 	if t.commits > 0 {
-		cursorLag.Set(t.lag.Seconds())
+		lag.applied(t.lag)
 	}
 	cursorSeq.Set(float64(tx.out.Cursor))
 }
 
 // count shows the changes, and what went to the dead letters.
-func (t *tally) count(letters []store.DeadLetter) {
-	for label, n := range t.records {
-		changes.WithLabelValues(strings.TrimSpace(label[0]), label[1]).Add(float64(n))
+func (t *tally) count(known *catalog.Catalog, letters []store.DeadLetter) {
+	for of, n := range t.records {
+		changes.WithLabelValues(label(known, syntax.NSID(of[0])), of[1]).Add(float64(n))
+	}
+	for to, n := range t.refs {
+		references.WithLabelValues(label(known, to)).Add(float64(n))
 	}
 	for _, letter := range letters {
 		deadLetters.WithLabelValues(letter.Stage).Inc()

@@ -54,7 +54,7 @@ func (l *line) put(ctx context.Context, b store.Batch) error {
 	}
 	var t tally
 	t.changes(b.Changes)
-	t.count(b.DeadLetters)
+	t.count(l.Catalog, b.DeadLetters)
 	return nil
 }
 

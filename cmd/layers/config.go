@@ -72,6 +72,8 @@ type config struct {
 
 	// Statistics is how old they may become; 0 leaves refreshing them to the operator.
 	Statistics time.Duration
+	// Verify is how often the projections are compared with PostgreSQL; 0 for never.
+	Verify time.Duration
 
 	LogLevel  string
 	LogFormat string
@@ -179,6 +181,12 @@ func eventFlags() []cli.Flag {
 func statisticsFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.DurationFlag{Name: "statistics-interval", Category: categoryRun, Value: 15 * time.Minute, Sources: cli.EnvVars("LAYERS_STATISTICS_INTERVAL"), Usage: "how old the statistics may become before they are computed anew; 0 leaves that to `layers stats refresh`"},
+	}
+}
+
+func comparisonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{Name: "verify-interval", Category: categoryRun, Value: 24 * time.Hour, Sources: cli.EnvVars("LAYERS_VERIFY_INTERVAL"), Usage: "how often the indexer compares the projections with PostgreSQL, for the metrics; 0 leaves that to `layers verify`"},
 	}
 }
 
@@ -304,6 +312,9 @@ func readConfig(command *cli.Command) (config, error) {
 	}
 	if cfg.Statistics = command.Duration("statistics-interval"); cfg.Statistics < 0 || cfg.Statistics > 0 && cfg.Statistics < time.Second {
 		r.fail("statistics-interval", "%s is too short; use 0 or at least 1s", cfg.Statistics)
+	}
+	if cfg.Verify = command.Duration("verify-interval"); cfg.Verify < 0 || cfg.Verify > 0 && cfg.Verify < time.Second {
+		r.fail("verify-interval", "%s is too short; use 0 or at least 1s", cfg.Verify)
 	}
 	return cfg, errors.Join(append(r.wrong, unreadableSecrets...)...)
 }

@@ -24,16 +24,17 @@ var allowed = map[string][]string{
 	"internal/directory": {},
 	"internal/cache":     {},
 	"internal/checkup":   {},
+	"internal/telemetry": {},
 	"internal/daemon":    {"internal/cache"},
 	"internal/embedpg":   {"internal/cache", "internal/daemon"},
 	"indexer/firehose":   {},
 
 	// What a collection is, and the stores.
 	"internal/catalog":   {"lexicons", "internal/record"},
-	"internal/store":     {"internal/record"},
-	"internal/search":    {"internal/record", "internal/query"},
+	"internal/store":     {"internal/telemetry", "internal/record"},
+	"internal/search":    {"internal/telemetry", "internal/record", "internal/query"},
 	"internal/traversal": {"internal/record"},
-	"internal/graph":     {"internal/record", "internal/traversal"},
+	"internal/graph":     {"internal/telemetry", "internal/record", "internal/traversal"},
 	// Beside the truth in the same database, but with no part in it.
 	"internal/store/relations":  {"internal/record", "internal/traversal"},
 	"internal/store/fulltext":   {"internal/record", "internal/query", "internal/store"},
@@ -44,15 +45,15 @@ var allowed = map[string][]string{
 
 	// From the truth to its projections.
 	"indexer/project":   {"internal/record", "internal/query", "internal/catalog", "internal/search", "internal/graph", "internal/traversal"},
-	"indexer/task":      {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/graph", "internal/traversal", "indexer/project"},
+	"indexer/task":      {"internal/telemetry", "internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/graph", "internal/traversal", "indexer/project"},
 	"indexer/reconcile": {"internal/record", "internal/catalog", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/rebuild":   {"internal/record", "internal/catalog", "internal/store", "internal/search", "internal/graph", "indexer/project"},
 	"indexer/replay":    {"internal/record", "internal/catalog", "internal/store"},
 	"indexer/backfill":  {"internal/store"},
-	"indexer":           {"internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
+	"indexer":           {"internal/telemetry", "internal/record", "internal/catalog", "internal/store", "indexer/firehose", "indexer/verify", "indexer/resync"},
 
 	// The answers.
-	"internal/volatile": {},
+	"internal/volatile": {"internal/telemetry"},
 	"appview/xrpc":      {"internal/record", "internal/catalog", "internal/store"},
 	"appview/traffic":   {"internal/volatile", "appview/xrpc"},
 	"appview/caller":    {"appview/traffic", "appview/xrpc"},
@@ -60,7 +61,7 @@ var allowed = map[string][]string{
 	"appview/live":      {"internal/record", "internal/catalog", "internal/store", "appview/xrpc"},
 	"appview/cache":     {"internal/volatile", "internal/record", "internal/store"},
 	"appview/rest":      {"appview/live", "appview/traffic", "appview/cache", "internal/query", "internal/traversal", "internal/record", "internal/catalog", "internal/store", "internal/store/statistics", "appview/xrpc"},
-	"appview":           {"appview/admin", "appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
+	"appview":           {"internal/telemetry", "appview/admin", "appview/caller", "appview/live", "appview/traffic", "appview/cache", "internal/catalog", "appview/xrpc", "appview/rest"},
 
 	// A network for development, tests and benchmarks.
 	"internal/fixture":  {"lexicons", "internal/record"},
@@ -71,7 +72,7 @@ var allowed = map[string][]string{
 
 	// The wiring.
 	"cmd/layers": {
-		"lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/store/layout", "internal/search", "internal/traversal",
+		"internal/telemetry", "lexicons", "internal/record", "internal/query", "internal/catalog", "internal/directory", "internal/store", "internal/store/relations", "internal/store/fulltext", "internal/store/statistics", "internal/store/layout", "internal/search", "internal/traversal",
 		"internal/graph", "internal/embedpg", "internal/cache", "internal/checkup", "internal/simulate", "indexer", "indexer/backfill", "indexer/firehose",
 		"indexer/verify", "indexer/resync", "indexer/project", "indexer/task", "indexer/reconcile", "indexer/rebuild", "indexer/replay", "appview", "appview/admin", "appview/caller", "appview/xrpc", "appview/rest", "appview/traffic", "appview/cache", "appview/live",
 	},

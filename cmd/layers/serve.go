@@ -117,7 +117,7 @@ func indexerCommand() *cli.Command {
 		Description: "Brings the stores to this program's schema first, then subscribes from the stored cursor, and carries\n" +
 			"changes on to the projections, unless --no-workers leaves that to `layers worker`.",
 		Flags: slices.Concat(followFlags(), resyncFlags(), networkFlags(), storeFlags(), healthFlags(), metricsFlags(), runFlags(),
-			backfillFlags(), eventFlags(), statisticsFlags(), adminFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
+			backfillFlags(), eventFlags(), statisticsFlags(), adminFlags(), comparisonFlags(), []cli.Flag{&cli.BoolFlag{Name: "no-workers", Category: categoryRun, Sources: cli.EnvVars("LAYERS_NO_WORKERS"), Usage: "only write PostgreSQL and the outbox"}}),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers indexer", func(p *parts, group *errgroup.Group, ctx context.Context) error {
 				if err := store.Migrate(ctx, p.cfg.DatabaseURL, layout.Partitions(p.catalog), p.logger); err != nil {
@@ -132,6 +132,7 @@ func indexerCommand() *cli.Command {
 				group.Go(func() error { return line.Run(ctx) })
 				group.Go(func() error { return p.trimEvents(ctx) })
 				group.Go(func() error { return p.count(ctx) })
+				group.Go(func() error { return p.compare(ctx, line.Leading) })
 				if command.Bool("no-workers") {
 					return nil
 				}

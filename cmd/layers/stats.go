@@ -62,5 +62,11 @@ func (p *parts) count(ctx context.Context) error {
 	if p.cfg.Statistics == 0 {
 		return nil
 	}
-	return statistics.NewRefresher(p.pool, store.NewChanges(p.pool), p.cfg.Statistics, p.logger).Run(ctx)
+	refresher := statistics.NewRefresher(p.pool, store.NewChanges(p.pool), p.cfg.Statistics, p.logger)
+	for _, c := range p.catalog.Collections() {
+		if !c.Foreign {
+			refresher.Collections = append(refresher.Collections, c.NSID)
+		}
+	}
+	return refresher.Run(ctx)
 }

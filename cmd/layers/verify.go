@@ -66,6 +66,17 @@ func compare(ctx context.Context, command *cli.Command, p *parts) error {
 	return compare(ctx)
 }
 
+// compare keeps the metrics of how the projections differ.
+func (p *parts) compare(ctx context.Context, leading func() bool) error {
+	if p.cfg.Verify == 0 {
+		return nil
+	}
+	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
+		return err
+	}
+	return reconcile.Monitor(ctx, p.stores(), p.cfg.Verify, leading, reconcile.Options{Logger: p.logger})
+}
+
 func (p *parts) stores() reconcile.Stores {
 	return reconcile.Stores{
 		Catalog: p.catalog, Records: store.NewReader(p.pool), Outbox: store.NewOutbox(p.pool), Tables: store.NewTables(p.pool),

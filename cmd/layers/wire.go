@@ -28,6 +28,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
@@ -43,6 +44,7 @@ type parts struct {
 	relations *relations.Store
 	cache     *cache.Cache // nil for a role that answers nobody
 	quotas    *traffic.Quotas
+	unwatch   func() // ends the metrics of pool
 }
 
 // openParts loads the catalog and connects to PostgreSQL and to the projections
@@ -56,6 +58,7 @@ func openParts(ctx context.Context, cfg config, logger *slog.Logger, pool store.
 	if p.pool, err = store.Open(ctx, pool); err != nil {
 		return nil, err
 	}
+	p.unwatch = telemetry.Watch(telemetry.PostgreSQL, p.connections)
 	if err := p.openProjections(); err != nil {
 		p.close(ctx)
 		return nil, err
@@ -94,10 +97,16 @@ func (p *parts) close(ctx context.Context) {
 	if p.search != nil {
 		err = errors.Join(err, p.search.Close(ctx))
 	}
+	p.unwatch()
 	p.pool.Close()
 	if err != nil {
 		p.logger.WarnContext(ctx, "closing the stores failed", "error", err)
 	}
+}
+
+func (p *parts) connections() telemetry.Pool {
+	s := p.pool.Stat()
+	return telemetry.Pool{Used: int(s.AcquiredConns()), Idle: int(s.IdleConns()), Max: int(s.MaxConns())}
 }
 
 func loadCatalog(cfg config) (*catalog.Catalog, error) {

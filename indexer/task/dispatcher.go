@@ -101,6 +101,7 @@ const measureEvery = 5 * time.Second
 // measure keeps the metrics of how much the target is behind.
 func (l *dispatchLine) measure(ctx context.Context) {
 	for sleep(ctx, measureEvery) {
+		l.queue.show()
 		depth, err := l.outbox.Depth(ctx, l.target)
 		if err != nil {
 			continue // dispatching says so

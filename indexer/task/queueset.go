@@ -78,6 +78,19 @@ func (s *queueSet) count(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// show keeps the metrics of the queues; it may run beside all else.
+func (s *queueSet) show() {
+	for _, q := range queues {
+		info, err := s.inspector.GetQueueInfo(q.name(s.target))
+		if err != nil { // nothing was ever enqueued, or Redis is away
+			info = &asynq.QueueInfo{}
+		}
+		for state, n := range map[string]int{"pending": info.Pending + info.Scheduled, "active": info.Active, "retry": info.Retry} {
+			queueTasks.WithLabelValues(string(s.target), string(q), state).Set(float64(n))
+		}
+	}
+}
+
 // forget deals with a queue that Redis does not know. If it has been enqueued
 // to, Redis has lost what it held, and the client, which believes the queue
 // registered, would leave it uncounted for ever.

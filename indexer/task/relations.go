@@ -15,6 +15,8 @@ import (
 type relationsSink struct {
 	catalog *catalog.Catalog
 	store   *relations.Store
+
+	knowledge knowledgeCounters
 }
 
 func (s relationsSink) ping(ctx context.Context) error { return s.store.Ping(ctx) }
@@ -31,6 +33,7 @@ func (s relationsSink) write(ctx context.Context, items []item) (failures []fail
 				failures = append(failures, failure{key: it.key, err: err})
 				continue
 			}
+			s.knowledge.count(sub.Edges)
 			rec.Deleted, rec.Label, rec.Edges = false, traversal.Label(sub.Properties), sub.Stated()
 		}
 		records = append(records, rec)

@@ -107,6 +107,8 @@ type graphSink struct {
 	catalog *catalog.Catalog
 	client  *graph.Client
 	repos   deletions
+
+	knowledge knowledgeCounters
 }
 
 // deletions tells which accounts are deleted; see [store.Reader].
@@ -128,6 +130,7 @@ func (s graphSink) write(ctx context.Context, items []item) (failures []failure)
 				continue
 			}
 			sub.Version = it.version()
+			s.knowledge.count(sub.Edges)
 		}
 		subgraphs = append(subgraphs, sub)
 	}

@@ -102,7 +102,7 @@ func TestStoresTakeEveryValidRecord(t *testing.T) {
 	t.Run("graph", func(t *testing.T) {
 		t.Parallel()
 		client := graphtest.New(t)
-		require.Empty(t, graphSink{cat, client, store.NewReader(storetest.New(t).Pool)}.write(ctx, items))
+		require.Empty(t, graphSink{cat, client, store.NewReader(storetest.New(t).Pool), newKnowledgeCounters(cat, record.Graph)}.write(ctx, items))
 		found := 0
 		require.NoError(t, client.Scan(ctx, func(record.Key, int64) error { found++; return nil }))
 		require.Equal(t, len(items), found)
@@ -114,7 +114,7 @@ func TestStoresTakeEveryValidRecord(t *testing.T) {
 func TestALateTaskBringsNothingOfADeletedAccountBack(t *testing.T) {
 	t.Parallel()
 	cat, client, db := loadCatalog(t), graphtest.New(t), storetest.New(t)
-	sink := graphSink{cat, client, store.NewReader(db.Pool)}
+	sink := graphSink{cat, client, store.NewReader(db.Pool), newKnowledgeCounters(cat, record.Graph)}
 	stale := extremes(t, cat)[:40]
 	gone := make([]item, len(stale))
 	for i, it := range stale {

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 // Config is shared by [Dispatcher] and [Workers]. Zero values take the defaults.
@@ -68,7 +69,9 @@ func openRedis(url string, roots *x509.CertPool) (*redis.Client, error) {
 	if opts.TLSConfig != nil {
 		opts.TLSConfig.RootCAs = roots
 	}
-	return redis.NewClient(opts), nil
+	client := redis.NewClient(opts)
+	telemetry.ObserveRedis(client) // for as long as the process lives
+	return client, nil
 }
 
 // closeRedis closes connections that are not needed any more: how that goes matters to nobody.

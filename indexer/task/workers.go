@@ -44,10 +44,10 @@ func (s Stores) sinks() map[record.Target]sink {
 		out[record.FullText] = fullTextSink{s.Catalog, s.FullText, s.Records}
 	}
 	if s.Graph != nil {
-		out[record.Graph] = graphSink{s.Catalog, s.Graph, s.Records}
+		out[record.Graph] = graphSink{s.Catalog, s.Graph, s.Records, newKnowledgeCounters(s.Catalog, record.Graph)}
 	}
 	if s.Relations != nil {
-		out[record.Relations] = relationsSink{s.Catalog, s.Relations}
+		out[record.Relations] = relationsSink{s.Catalog, s.Relations, newKnowledgeCounters(s.Catalog, record.Relations)}
 	}
 	return out
 }

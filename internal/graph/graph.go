@@ -102,7 +102,10 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 // query runs one statement in a transaction of its own and returns all its rows.
-func (c *Client) query(ctx context.Context, mode neo4j.AccessMode, cypher string, params map[string]any) ([]*neo4j.Record, error) {
+func (c *Client) query(ctx context.Context, mode neo4j.AccessMode, cypher string, params map[string]any) (rows []*neo4j.Record, err error) {
+	ctx, call := queries.Start(ctx)
+	defer func() { call.End(err) }()
+	call.Text(cypher)
 	session := c.driver.NewSession(ctx, neo4j.SessionConfig{DatabaseName: c.database, AccessMode: mode})
 	defer session.Close(ctx)
 	result, err := session.Run(ctx, cypher, params)

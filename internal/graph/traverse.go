@@ -289,15 +289,18 @@ func (v *view) Nodes(ctx context.Context, ids []traversal.ID) (map[traversal.ID]
 }
 
 // run runs a statement, whose time is the transaction's.
-func (v *view) run(ctx context.Context, cypher string, params map[string]any) ([]*neo4j.Record, error) {
+func (v *view) run(ctx context.Context, cypher string, params map[string]any) (rows []*neo4j.Record, err error) {
+	ctx, call := traverses.Start(ctx)
+	defer func() { call.End(err) }()
+	call.Text(cypher)
 	result, err := v.tx.Run(ctx, cypher, params)
 	if err == nil {
-		var rows []*neo4j.Record
-		if rows, err = result.Collect(ctx); err == nil {
-			return rows, nil
-		}
+		rows, err = result.Collect(ctx)
 	}
-	return nil, explain(err)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return rows, nil
 }
 
 // explain tells a time that is over and a server that is away from other errors.

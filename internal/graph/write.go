@@ -173,11 +173,13 @@ func (c *Client) transact(ctx context.Context, fn func(transaction) error) error
 
 // transactOnce does not use the driver's retrying transactions: those wait a second
 // before the first retry, and half a minute for a server that is away.
-func (c *Client) transactOnce(ctx context.Context, fn func(transaction) error) error {
+func (c *Client) transactOnce(ctx context.Context, fn func(transaction) error) (err error) {
 	if err := c.writing.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("wait for another write: %w", err)
 	}
 	defer c.writing.Release(1)
+	ctx, call := transactions.Start(ctx)
+	defer func() { call.End(err) }()
 	session := c.driver.NewSession(ctx, neo4j.SessionConfig{DatabaseName: c.database, AccessMode: neo4j.AccessModeWrite})
 	defer session.Close(ctx)
 	tx, err := session.BeginTransaction(ctx)

@@ -121,6 +121,13 @@ func (c *Client) Ping(ctx context.Context) error {
 // do sends one request and decodes its answer into out, which may be nil. An
 // answer outside 2xx is a *statusError.
 func (c *Client) do(ctx context.Context, req esapi.Request, out any) error {
+	ctx, call := operationOf(req).Start(ctx)
+	err := c.exchange(ctx, req, out)
+	call.End(err)
+	return err
+}
+
+func (c *Client) exchange(ctx context.Context, req esapi.Request, out any) error {
 	res, err := req.Do(ctx, c.transport)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	if cfg.StatementTime > 0 {
 		pc.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cfg.StatementTime.Milliseconds(), 10)
 	}
+	pc.ConnConfig.Tracer = observer{}
 	pc.ConnConfig.BuildContextWatcherHandler = cancelInServer
 	if cfg.ReadOnly {
 		pc.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 const (
@@ -27,11 +29,12 @@ var ErrAway = errors.New("Redis does not answer") //nolint:staticcheck // a name
 
 // Client is a Redis that may be away.
 type Client struct {
-	redis  *redis.Client
-	logger *slog.Logger
-	pause  time.Duration
-	until  atomic.Int64 // nanoseconds; before that Redis is left alone
-	logged atomic.Int64
+	redis   *redis.Client
+	logger  *slog.Logger
+	pause   time.Duration
+	unwatch func()
+	until   atomic.Int64 // nanoseconds; before that Redis is left alone
+	logged  atomic.Int64
 }
 
 // Open prepares a client; it does not connect. Errors are of the URL. A server that
@@ -46,11 +49,13 @@ func Open(url string, roots *x509.CertPool, logger *slog.Logger) (*Client, error
 	}
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = dialTime, answerTime, answerTime, answerTime
 	options.MaxRetries, options.PoolSize, options.ContextTimeoutEnabled = -1, connections, true
-	return &Client{redis: redis.NewClient(options), logger: logger, pause: pauseTime}, nil
+	client := redis.NewClient(options)
+	return &Client{redis: client, logger: logger, pause: pauseTime, unwatch: telemetry.ObserveRedis(client)}, nil
 }
 
 // Close ends the connections.
 func (c *Client) Close() error {
+	c.unwatch()
 	if err := c.redis.Close(); err != nil {
 		return fmt.Errorf("close the connections to Redis: %w", err)
 	}

@@ -33,6 +33,11 @@ type Refresher struct {
 	notes    notes
 	interval time.Duration
 	logger   *slog.Logger
+
+	// Collections are those that the metrics name; records of others are counted together.
+	Collections []syntax.NSID
+
+	shown time.Time // the moment that the metrics of records are of
 }
 
 // NewRefresher takes a pool whose login owns the views. Of the pool only the settings
@@ -88,6 +93,7 @@ func (r *Refresher) refreshIfDue(ctx context.Context) error {
 	}
 	if state.RefreshedAt != nil {
 		refreshedAt.Set(float64(state.RefreshedAt.Unix()))
+		r.show(ctx, *state.RefreshedAt)
 		if !r.due(state) {
 			return nil
 		}
@@ -97,6 +103,37 @@ func (r *Refresher) refreshIfDue(ctx context.Context) error {
 		r.logger.InfoContext(ctx, "statistics are refreshed", "took", took)
 	}
 	return err
+}
+
+// show takes the metrics of records from the views, once for each moment that they show.
+func (r *Refresher) show(ctx context.Context, moment time.Time) {
+	if moment.Equal(r.shown) {
+		return
+	}
+	rows, err := r.pool.Query(ctx, "SELECT name, nodes FROM graph_density WHERE graph = 'references' AND NOT whole")
+	counts := map[string]float64{}
+	for _, c := range r.Collections {
+		counts[string(c)] = 0
+	}
+	if err == nil {
+		var name string
+		var nodes int64
+		_, err = pgx.ForEachRow(rows, []any{&name, &nodes}, func() error {
+			if _, known := counts[name]; !known {
+				name = "other"
+			}
+			counts[name] += float64(nodes)
+			return nil
+		})
+	}
+	if err != nil { // the next look tries again
+		r.logger.DebugContext(ctx, "counting records for the metrics failed", "error", err)
+		return
+	}
+	for name, n := range counts {
+		recordsShown.WithLabelValues(name).Set(n)
+	}
+	r.shown = moment
 }
 
 // due tells whether the views are too old: after the interval at the latest, and before
