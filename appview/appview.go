@@ -184,6 +184,7 @@ func (s *Server) routes(deps Deps, id identity, m *measures, limits *traffic.Lim
 		requestID,
 		guarded(strings.HasPrefix(id.endpoint, "https:")),
 		observe(s.logger, m),
+		traced(deps.streams),
 		recoverPanics,
 		crossOrigin(s.cfg.Origins),
 		middleware.BodyLimit(maxBody),

@@ -1,12 +1,15 @@
 package appview
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 // measures are the metrics of the public address.
@@ -32,10 +35,15 @@ func newMeasures(registry *prometheus.Registry) (*measures, error) {
 	return m, errors.Join(registry.Register(m.requests), registry.Register(m.duration), registry.Register(m.inFlight))
 }
 
-func (m *measures) observe(method, route string, status int, took time.Duration) {
+func (m *measures) observe(ctx context.Context, method, route string, status int, took time.Duration) {
 	method = methodLabel(method)
 	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()
-	m.duration.WithLabelValues(method, route).Observe(took.Seconds())
+	duration := m.duration.WithLabelValues(method, route)
+	if exemplar := telemetry.Exemplar(ctx); exemplar != nil {
+		duration.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), exemplar)
+		return
+	}
+	duration.Observe(took.Seconds())
 }
 
 // methodLabel bounds the label: a client may send any word as its method.

@@ -18,6 +18,7 @@ import (
 	"github.com/layers-pub/layers-appview/appview/rest"
 	"github.com/layers-pub/layers-appview/appview/traffic"
 	"github.com/layers-pub/layers-appview/appview/xrpc"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 const maxRequestID = 64 // characters
@@ -56,7 +57,7 @@ func observe(logger *slog.Logger, m *measures) echo.MiddlewareFunc {
 			took := time.Since(start)
 			req, res := c.Request(), c.Response()
 			route := routeLabel(c.Path())
-			m.observe(req.Method, route, res.Status, took)
+			m.observe(req.Context(), req.Method, route, res.Status, took)
 			logger.LogAttrs(req.Context(), slog.LevelInfo, "request",
 				slog.String("method", req.Method),
 				slog.String("route", route),
@@ -65,6 +66,25 @@ func observe(logger *slog.Logger, m *measures) echo.MiddlewareFunc {
 				slog.Duration("duration", took),
 				slog.String("requestId", res.Header().Get(echo.HeaderXRequestID)),
 				slog.String("client", c.RealIP()))
+			return nil
+		}
+	}
+}
+
+// traced makes each request a span, of the trace that it comes from if it names one.
+// Followers of the index are none: theirs would end with them.
+func traced(streams func(echo.Context) bool) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if streams(c) || !telemetry.Tracing() {
+				return next(c)
+			}
+			ctx, span := telemetry.Serve(c.Request(), routeLabel(c.Path()))
+			c.SetRequest(c.Request().WithContext(ctx))
+			if err := next(c); err != nil {
+				c.Error(err)
+			}
+			span.Served(c.Response().Status)
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 const (
@@ -57,7 +58,10 @@ func (l *line) applyTogether(ctx context.Context, b *batch) error {
 		l.cursors.passed(tx.host, tx.seq)
 		return l.after(ctx, tx, 0)
 	}
-	return l.write(ctx, tx)
+	ctx, span := tx.beginTrace(ctx, b.slots)
+	err = l.write(ctx, tx)
+	span.End(err)
+	return err
 }
 
 // states reads the state of the batch's repositories, for as long as PostgreSQL
@@ -77,7 +81,9 @@ func (l *line) write(ctx context.Context, tx *transaction) error {
 	missed, first := tx.out.Overrun, l.cursors.first(tx.out.Host)
 	tx.out.Overrun = missed || first
 	began := time.Now()
-	err := l.persist(ctx, "applying a batch", func(ctx context.Context) error {
+	err := l.persist(ctx, "applying a batch", func(ctx context.Context) (err error) {
+		ctx, span := telemetry.Start(ctx, "transaction")
+		defer func() { span.End(err) }()
 		return l.Writer.Apply(ctx, tx.out)
 	})
 	if err != nil {

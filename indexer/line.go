@@ -36,6 +36,8 @@ type slot struct {
 	frame   firehose.Frame
 	outcome outcome
 	done    chan struct{}
+
+	read, began, ended time.Time // of the frame and its examination; only where traces are exported
 }
 
 func newLine(ctx context.Context, cfg Config) (*line, error) {
@@ -99,12 +101,13 @@ func (l *line) runBeside(ctx context.Context, group *errgroup.Group) {
 // emit gives a frame its place. It blocks while the window is full, or while the
 // projections are too far behind.
 func (l *line) emit(ctx context.Context, frame firehose.Frame) error {
+	read := traceTime()
 	lag.came()
 	if err := l.room(ctx, frame); err != nil {
 		lag.left(1)
 		return err
 	}
-	s := &slot{frame: frame, done: make(chan struct{})}
+	s := &slot{frame: frame, done: make(chan struct{}), read: read}
 	for _, stage := range []chan *slot{l.slots, l.jobs} {
 		select {
 		case stage <- s:
@@ -129,7 +132,9 @@ func (l *line) work(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case s := <-l.jobs:
+			s.began = traceTime()
 			s.outcome = l.examine(ctx, s.frame)
+			s.ended = traceTime()
 			close(s.done)
 		}
 	}

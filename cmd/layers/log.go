@@ -4,6 +4,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 // newLogger writes text to a terminal and JSON to everything else, unless told otherwise.
@@ -20,10 +22,14 @@ func newLogger(cfg config, w io.Writer) *slog.Logger {
 			format = "text"
 		}
 	}
+	var handler slog.Handler = slog.NewJSONHandler(w, options)
 	if format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
+		handler = slog.NewTextHandler(w, options)
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	if telemetry.Wanted() {
+		handler = telemetry.Logs(handler)
+	}
+	return slog.New(handler)
 }
 
 func isTerminal(w io.Writer) bool {

@@ -321,7 +321,7 @@ func (p *parts) work(ctx context.Context, behind func() bool) error {
 	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
 		return err
 	}
-	cfg := task.Config{RedisURL: p.cfg.RedisURL, Roots: p.cfg.Roots, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain, Behind: behind}
+	cfg := task.Config{RedisURL: p.cfg.RedisURL, Roots: p.cfg.Roots, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain, Behind: behind, Traces: store.NewTraces(p.pool)}
 	outbox := store.NewOutbox(p.pool)
 	dispatcher, err := task.NewDispatcher(cfg, outbox)
 	if err != nil {

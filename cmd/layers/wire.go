@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -44,7 +45,8 @@ type parts struct {
 	relations *relations.Store
 	cache     *cache.Cache // nil for a role that answers nobody
 	quotas    *traffic.Quotas
-	unwatch   func() // ends the metrics of pool
+	unwatch   func()                      // ends the metrics of pool
+	traced    func(context.Context) error // sends the traces that are left
 }
 
 // openParts loads the catalog and connects to PostgreSQL and to the projections
@@ -53,6 +55,9 @@ func openParts(ctx context.Context, cfg config, logger *slog.Logger, pool store.
 	p := &parts{cfg: cfg, logger: logger}
 	var err error
 	if p.catalog, err = loadCatalog(cfg); err != nil {
+		return nil, err
+	}
+	if p.traced, err = telemetry.Export(ctx, strings.ReplaceAll(pool.Name, " ", "-"), version); err != nil {
 		return nil, err
 	}
 	if p.pool, err = store.Open(ctx, pool); err != nil {
@@ -99,10 +104,16 @@ func (p *parts) close(ctx context.Context) {
 	}
 	p.unwatch()
 	p.pool.Close()
+	ending, cancel := context.WithTimeout(ctx, traceGrace)
+	defer cancel()
+	err = errors.Join(err, p.traced(ending))
 	if err != nil {
 		p.logger.WarnContext(ctx, "closing the stores failed", "error", err)
 	}
 }
+
+// traceGrace is how long a collector has to take the last traces.
+const traceGrace = 3 * time.Second
 
 func (p *parts) connections() telemetry.Pool {
 	s := p.pool.Stat()

@@ -10,10 +10,13 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 // outbox is the durable list of what the projections have yet to do.
@@ -64,6 +67,7 @@ type dispatchLine struct {
 	target record.Target
 	outbox outbox
 	queue  *queueSet
+	traces *store.Traces // nil where nobody asks
 	logger *slog.Logger
 
 	failures int           // in a row
@@ -76,6 +80,7 @@ func newDispatchLine(d *Dispatcher, target record.Target) *dispatchLine {
 	return &dispatchLine{
 		cfg: d.cfg, target: target, outbox: d.outbox,
 		queue:  newQueueSet(d.redis, target),
+		traces: d.cfg.Traces,
 		logger: d.cfg.Logger.With("component", "dispatcher", "target", string(target)),
 	}
 }
@@ -171,8 +176,9 @@ func (l *dispatchLine) dispatch(ctx context.Context) (rows int, err error) {
 		return 0, fmt.Errorf("claiming outbox rows: %w", err)
 	}
 	batches := split(claimed, l.cfg.BatchSize)
+	traces := l.tracesOf(ctx, claimed)
 	for i, b := range batches {
-		if err := l.enqueue(ctx, b); err != nil {
+		if err := l.enqueue(ctx, b, traces); err != nil {
 			l.giveBack(ctx, batches[i:])
 			return 0, err
 		}
@@ -181,8 +187,17 @@ func (l *dispatchLine) dispatch(ctx context.Context) (rows int, err error) {
 	return len(claimed), nil
 }
 
-func (l *dispatchLine) enqueue(ctx context.Context, b batch) error {
-	raw, err := encodePayload(l.target, b.rows)
+func (l *dispatchLine) enqueue(ctx context.Context, b batch, traces []store.Trace) (err error) {
+	parents := parentsOf(b.rows, traces)
+	if len(parents) > 0 {
+		var span telemetry.Span
+		ctx, span = telemetry.Begin(ctx, "asynq publish "+b.queue.name(l.target), trace.SpanKindProducer, time.Now(), parents, attribute.Int("layers.records", len(b.rows)))
+		defer func() { span.End(err) }()
+		if len(parents) == 1 {
+			parents[0] = telemetry.Parent(ctx)
+		}
+	}
+	raw, err := encodePayload(l.target, b.rows, parents)
 	if err != nil {
 		return err
 	}

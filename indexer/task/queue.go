@@ -64,6 +64,8 @@ const taskType = "project"
 type payload struct {
 	Target record.Target `json:"target"`
 	Rows   []row         `json:"rows"`
+	// Traces are the traces that the task goes on with, as W3C traceparents.
+	Traces []string `json:"traces,omitempty"`
 }
 
 type row struct {
@@ -72,8 +74,8 @@ type row struct {
 	Version int64  `json:"version"`
 }
 
-func encodePayload(target record.Target, pending []record.Pending) ([]byte, error) {
-	p := payload{Target: target, Rows: make([]row, len(pending))}
+func encodePayload(target record.Target, pending []record.Pending, traces []string) ([]byte, error) {
+	p := payload{Target: target, Traces: traces, Rows: make([]row, len(pending))}
 	for i, r := range pending {
 		p.Rows[i] = row{ID: r.ID, URI: r.Key.String(), Version: r.Version}
 	}
@@ -84,18 +86,18 @@ func encodePayload(target record.Target, pending []record.Pending) ([]byte, erro
 	return raw, nil
 }
 
-func decodePayload(raw []byte) (record.Target, []record.Pending, error) {
+func decodePayload(raw []byte) (target record.Target, pending []record.Pending, traces []string, err error) {
 	var p payload
 	if err := json.Unmarshal(raw, &p); err != nil {
-		return "", nil, fmt.Errorf("decoding task: %w", err)
+		return "", nil, nil, fmt.Errorf("decoding task: %w", err)
 	}
-	pending := make([]record.Pending, len(p.Rows))
+	pending = make([]record.Pending, len(p.Rows))
 	for i, r := range p.Rows {
 		key, err := record.ParseKey(syntax.ATURI(r.URI))
 		if err != nil {
-			return "", nil, fmt.Errorf("decoding task: %w", err)
+			return "", nil, nil, fmt.Errorf("decoding task: %w", err)
 		}
 		pending[i] = record.Pending{ID: r.ID, Key: key, Version: r.Version}
 	}
-	return p.Target, pending, nil
+	return p.Target, pending, p.Traces, nil
 }

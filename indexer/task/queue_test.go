@@ -72,14 +72,16 @@ func TestSplitTellsRebuildsFromChanges(t *testing.T) {
 func TestPayloadNamesRecordsAlone(t *testing.T) {
 	t.Parallel()
 	rows := []record.Pending{pending(1, 5, "corpus.corpus"), pending(1<<60, 1<<61, "media.media")}
-	raw, err := encodePayload(record.Graph, rows)
+	parents := []string{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	raw, err := encodePayload(record.Graph, rows, parents)
 	require.NoError(t, err)
-	target, got, err := decodePayload(raw)
+	target, got, traces, err := decodePayload(raw)
 	require.NoError(t, err)
 	require.Equal(t, record.Graph, target)
 	require.Equal(t, rows, got)
+	require.Equal(t, parents, traces)
 	for _, bad := range []string{"", "{", `{"target":"graph","rows":[{"uri":"https://example.org"}]}`} {
-		_, _, err := decodePayload([]byte(bad))
+		_, _, _, err := decodePayload([]byte(bad))
 		require.Error(t, err, bad)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	Grace       time.Duration // for tasks under way when Workers stop; 20 s
 	// Behind tells whether the line has a backlog, while which projections yield to it; nil for never.
 	Behind func() bool
+	// Traces tells a dispatcher which traces rows belong to, where traces are exported; nil for none.
+	Traces *store.Traces
 }
 
 func (c Config) withDefaults() Config {

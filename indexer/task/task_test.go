@@ -44,7 +44,7 @@ func TestTasksTwiceAndShuffled(t *testing.T) {
 			rows, err := w.stores.Outbox.Claim(t.Context(), target, 10_000, time.Hour)
 			require.NoError(t, err)
 			for _, b := range split(rows, 7) {
-				raw, err := encodePayload(target, b.rows)
+				raw, err := encodePayload(target, b.rows, nil)
 				require.NoError(t, err)
 				task := asynq.NewTask(taskType, raw)
 				tasks[target] = append(tasks[target], task, task)

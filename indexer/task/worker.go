@@ -8,10 +8,13 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
 
 // reader gives records as they are now.
@@ -51,11 +54,16 @@ const (
 
 // process is the handler of every task. It fails only where asynq is to drop the
 // task: the outbox has its rows and dispatches them again.
-func (w *worker) process(ctx context.Context, t *asynq.Task) error {
+func (w *worker) process(ctx context.Context, t *asynq.Task) (err error) {
 	began := time.Now()
-	target, rows, err := decodePayload(t.Payload())
+	target, rows, traces, err := decodePayload(t.Payload())
 	if err == nil && target != w.target {
 		err = fmt.Errorf("task for %q in a queue of %q", target, w.target)
+	}
+	if len(traces) > 0 {
+		var span telemetry.Span
+		ctx, span = telemetry.Begin(ctx, "project "+string(w.target), trace.SpanKindConsumer, began, traces, attribute.Int("layers.records", len(rows)))
+		defer func() { span.End(err) }()
 	}
 	if err == nil {
 		err = w.run(ctx, rows)

@@ -339,6 +339,7 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writeLetters(batch)
 	e.writeChanged(batch)
 	e.writeCursor(batch)
+	e.writeTrace(ctx, batch)
 	late := len(e.updates)+len(e.deletes) > 0 // what those referred to is known once it is removed
 	if !late {
 		e.queueEvents(batch)

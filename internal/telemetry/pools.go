@@ -22,10 +22,12 @@ type watched struct {
 }
 
 var (
-	watching        = func() *pools { p := &pools{of: map[int]watched{}}; prometheus.MustRegister(p); return p }()
+	watching        = &pools{of: map[int]watched{}}
 	connections     = prometheus.NewDesc("layers_store_connections", "Connections to a store, by whether they are in use or idle.", []string{"store", "state"}, nil)
 	connectionsMost = prometheus.NewDesc("layers_store_connections_max", "Connections to a store that this process may have.", []string{"store"}, nil)
 )
+
+func init() { prometheus.MustRegister(watching) }
 
 // Watch shows the connections of a pool until stop is called.
 func Watch(store string, look func() Pool) (stop func()) {
