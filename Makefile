@@ -112,6 +112,14 @@ check-deploy: ## check manifests, chart, compose and image files with the progra
 check-image: ## build the images and run them as UID 1001 on a read-only root; LAYERS_BASES=here makes the bases here
 	go run ./test/stores -only postgres -- test/deploy/image.sh $(ARGS)
 
+.PHONY: check-monitoring
+check-monitoring: ## check rules, alerts, dashboards and the collector's configuration alone
+	test/deploy/check.sh monitoring
+
+.PHONY: try-monitoring
+try-monitoring: ## a real Prometheus and a real collector watch the programs; an alert fires (docs/operations/monitoring.md)
+	test/monitoring/try.sh $(ARGS)
+
 .PHONY: clean
 clean: ## remove what the targets cached outside the work tree
 	rm -rf $(CACHE)

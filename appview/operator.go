@@ -14,7 +14,7 @@ import (
 // operatorRoutes are the paths of the operator's address.
 func (s *Server) operatorRoutes(deps Deps) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(deps.Metrics, promhttp.HandlerOpts{Registry: deps.Metrics}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(deps.Metrics, promhttp.HandlerOpts{Registry: deps.Metrics, EnableOpenMetrics: true}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", commandOnly)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

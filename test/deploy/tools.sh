@@ -9,6 +9,7 @@ compose_version=v2.40.3
 hadolint_version=2.15.1
 kubernetes_validate_version=1.37.0
 syft_version=v1.52.0
+otelcol_version=0.150.0
 
 helm=$bin/helm-$helm_version
 kubeconform=$bin/kubeconform-$kubeconform_version
@@ -16,6 +17,7 @@ compose=$bin/docker-compose-$compose_version
 python=$cache/deploy-$kubernetes_validate_version-$hadolint_version
 hadolint=$python/bin/hadolint
 syft=$bin/syft-$syft_version
+otelcol=$bin/otelcol-$otelcol_version
 
 # go_tool NAME PACKAGE VERSION builds a program in a module of its own, since
 # `go install` refuses modules with replace directives.
@@ -40,6 +42,35 @@ get_helm() { go_tool helm helm.sh/helm/v4/cmd/helm $helm_version; }
 get_kubeconform() { go_tool kubeconform github.com/yannh/kubeconform/cmd/kubeconform $kubeconform_version; }
 get_compose() { go_tool docker-compose github.com/docker/compose/v2/cmd $compose_version; }
 get_syft() { go_tool syft github.com/anchore/syft/cmd/syft $syft_version; }
+
+# get_otelcol builds a collector of the parts that are used, which takes some minutes.
+get_otelcol() {
+	local made
+	[ -x "$otelcol" ] && return
+	go_tool otelcol-builder go.opentelemetry.io/collector/cmd/builder v$otelcol_version
+	made=$(mktemp -d)
+	cp "$here/../../docker/otelcol.yaml" "$made/manifest.yaml"
+	echo "building otelcol $otelcol_version" >&2
+	(
+		cd "$made"
+		"$bin/otelcol-builder-v$otelcol_version" --config manifest.yaml --skip-compilation >&2
+		cd otelcol
+		GOFLAGS= GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$otelcol.new" .
+	)
+	mv "$otelcol.new" "$otelcol"
+	rm -rf "$made"
+}
+
+# get_prometheus gets promtool, amtool and Prometheus itself, from Debian where that is
+# what this is.
+get_prometheus() {
+	command -v promtool >/dev/null && command -v amtool >/dev/null && return
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		apt-get install --yes --no-install-recommends prometheus prometheus-alertmanager >&2 && return
+	fi
+	echo "promtool and amtool are needed: install Prometheus and Alertmanager" >&2
+	return 1
+}
 
 # get_python makes one environment with the schemas of Kubernetes and hadolint.
 get_python() {
