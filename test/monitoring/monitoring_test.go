@@ -101,6 +101,24 @@ func TestEveryAlertSaysWhatItIs(t *testing.T) {
 	}
 }
 
+// TestEveryAlertHasItsRunbook compares in both directions.
+func TestEveryAlertHasItsRunbook(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(filepath.Join(root, "docs/operations/runbooks/Layers*.md"))
+	require.NoError(t, err)
+	var books, alerts []string
+	for _, file := range files {
+		books = append(books, strings.TrimSuffix(filepath.Base(file), ".md"))
+	}
+	all, _ := rules(t)
+	for _, r := range all {
+		if r.Alert != "" {
+			alerts = append(alerts, r.Alert)
+		}
+	}
+	require.ElementsMatch(t, alerts, books)
+}
+
 // TestEveryAlertIsTested looks for a test in which it fires, and for one in which it
 // does not; promtool runs them in make check-deploy.
 func TestEveryAlertIsTested(t *testing.T) {
