@@ -1,6 +1,6 @@
-# The Dockerfile, as hadolint sees it.
+# Every Dockerfile, as hadolint sees it.
 set -euo pipefail
 . "$(dirname "$0")/../tools.sh"
 get_python
 cd "$root"
-"$hadolint" Dockerfile k8s/disaster-recovery/Dockerfile
+git ls-files -z Dockerfile '**/Dockerfile' | xargs -0 -n 1 "$hadolint" --failure-threshold warning
