@@ -31,7 +31,8 @@ for program in buildah podman runc; do
 	command -v $program >/dev/null || apt-get install -y --no-install-recommends buildah podman runc >/dev/null
 done
 
-arguments=(--build-arg "VERSION=$(git -C "$root" describe --tags --always)" --build-arg "REVISION=$(git -C "$root" rev-parse HEAD)"
+version=$(git -C "$root" describe --tags --always) revision=$(git -C "$root" rev-parse HEAD)
+arguments=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision"
 	--build-arg "CREATED=$(TZ=UTC git -C "$root" log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)")
 if [ "${LAYERS_BASES:-}" = here ]; then
 	command -v busybox >/dev/null || apt-get install -y --no-install-recommends busybox-static >/dev/null
@@ -76,7 +77,7 @@ echo "image: both targets are built"
 
 inspect() { podman "${storage[@]}" image inspect --format "$1" localhost/layers:api; }
 [ "$(inspect '{{.Config.User}}')" = 1001:1001 ] || fail "its user is $(inspect '{{.Config.User}}')"
-[ "$(inspect '{{index .Config.Labels "org.opencontainers.image.revision"}}')" = "$(git -C "$root" rev-parse HEAD)" ] || fail "its label does not say the revision"
+[ "$(inspect '{{index .Config.Labels "org.opencontainers.image.revision"}}')" = "$revision" ] || fail "its label does not say the revision"
 
 id=$(buildah "${storage[@]}" from localhost/layers:api)
 files=$(buildah "${storage[@]}" mount "$id")
@@ -121,7 +122,7 @@ for option in "$@"; do
 		mkdir -p "$work/elsewhere/deep"
 		cp -r "$work/context" "$work/elsewhere/deep/src"
 		(cd "$work/elsewhere/deep/src" && CGO_ENABLED=0 GOCACHE=$work/gocache GOFLAGS="-trimpath -buildvcs=false -mod=readonly" go build \
-			-ldflags "-s -w -buildid= -X main.version=$(git -C "$root" describe --tags --always)" -o "$work/again" ./cmd/layers)
+			-ldflags "-s -w -buildid= -X main.version=$version" -o "$work/again" ./cmd/layers)
 		[ "$(sha256sum <"$work/again")" = "$program" ] || fail "a second build is another program"
 		echo "image: built again elsewhere, without a cache: the same program"
 		;;
