@@ -72,3 +72,35 @@ func TestEachChangeIsNoted(t *testing.T) {
 	require.True(t, versions().Changed(before, []syntax.NSID{"totals"}))
 	require.False(t, versions().Changed(before, []syntax.NSID{a}))
 }
+
+// TestRepairsAreNoted has a projection written again, as `layers verify --repair` does:
+// what was answered from it before is not given again.
+func TestRepairsAreNoted(t *testing.T) {
+	t.Parallel()
+	const a, b, foreign = syntax.NSID("com.example.a"), syntax.NSID("com.example.b"), syntax.NSID("org.example.foreign")
+	db := storetest.New(t, store.Partition{Collection: a}, store.Partition{Collection: b})
+	outbox, changes := store.NewOutbox(db.Pool), store.NewChanges(db.Pool)
+	const alice = syntax.DID("did:plc:alice")
+	versions := func() store.Versions {
+		v, err := changes.Versions(t.Context())
+		require.NoError(t, err)
+		return v
+	}
+	for name, repair := range map[string]func() error{
+		"records": func() error {
+			return outbox.Enqueue(t.Context(), record.Search, []record.Key{key(alice, a, "x"), key(alice, a, "y"), key(alice, foreign, "z")})
+		},
+		"collections": func() error {
+			return outbox.EnqueueCollections(t.Context(), record.Search, []syntax.NSID{a, foreign, "org.example.other"})
+		},
+	} {
+		before := versions().Clock
+		require.NoError(t, repair(), name)
+		after := versions()
+		require.True(t, after.Changed(before, []syntax.NSID{a}), name)
+		require.True(t, after.Changed(before, nil), name)
+		require.False(t, after.Changed(before, []syntax.NSID{b}), name)
+		require.False(t, after.Hidden(before), name)
+		require.False(t, after.Changed(after.Clock, nil), "what is worked out from now on is given again")
+	}
+}

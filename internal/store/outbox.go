@@ -124,10 +124,11 @@ func ids(rows []record.Pending) []int64 {
 // Enqueue adds rows for records, so that their projection is written again as
 // they are now, or removed if they are gone: for repairs. The rows have a version of
 // their own, newer than any record's: what somebody has deleted from a projection may
-// have left a version behind there that is newer than the record's.
+// have left a version behind there that is newer than the record's. Answers that were
+// worked out before from these collections are not given again.
 func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []record.Key) error {
 	collections, n := splitKeys(keys)
-	_, err := o.pool.Exec(ctx, drawVersion+`
+	_, err := o.pool.Exec(ctx, drawVersion+noteCollections+`
 		INSERT INTO outbox (version, target, collection, did, rkey)
 		SELECT version, $1, collection, did, rkey FROM drawn, unnest($2::text[], $3::text[], $4::text[]) AS k (collection, did, rkey)`,
 		target, collections, n.dids, n.rkeys)
@@ -139,11 +140,19 @@ func (o *Outbox) Enqueue(ctx context.Context, target record.Target, keys []recor
 
 const drawVersion = "WITH drawn AS (UPDATE clock SET version = version + 1 RETURNING version)"
 
+// noteCollections goes on with drawVersion: the collections of the second parameter
+// count as changed. Whoever notes has the clock, so nobody waits for another in a circle.
+const noteCollections = `, said AS (
+	INSERT INTO changed (name, version)
+	SELECT DISTINCT CASE WHEN EXISTS (SELECT FROM partitions p WHERE p.collection = c) THEN c ELSE '` + othersChanged + `' END, version
+	FROM drawn, unnest($2::text[]) AS c
+	ON CONFLICT (name) DO UPDATE SET version = excluded.version)`
+
 // EnqueueCollections lets a projection be written again for all records of
 // collections. The rows come into being as they are claimed, after those of
 // present changes.
 func (o *Outbox) EnqueueCollections(ctx context.Context, target record.Target, collections []syntax.NSID) error {
-	_, err := o.pool.Exec(ctx, drawVersion+`
+	_, err := o.pool.Exec(ctx, drawVersion+noteCollections+`
 		INSERT INTO sweeps (version, target, collection)
 		SELECT version, $1, collection FROM drawn, unnest($2::text[]) AS c (collection)`, target, collections)
 	if err != nil {
