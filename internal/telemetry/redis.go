@@ -52,10 +52,11 @@ func (redisHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 	}
 }
 
-// redisFailure leaves out what is an answer: that there is no such key, and that the
-// server does not know a script yet, which is sent to it then.
+// redisFailure leaves out what is an answer: that there is no such key, that the server
+// does not know a script yet, which is sent to it then, and that it is too old for what
+// the client tries when it connects.
 func redisFailure(err error) error {
-	if errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "NOSCRIPT") || redis.HasErrorPrefix(err, "ERR unknown") {
 		return nil
 	}
 	return err

@@ -87,8 +87,9 @@ func startCollector(t *testing.T) (*collector, string) {
 	text := string(raw)
 	for from, to := range map[string]string{
 		"0.0.0.0:4318": address, "0.0.0.0:4317": rig.FreeAddress(t), "0.0.0.0:13133": health,
-		"exporters: [otlp]": "exporters: [otlphttp]",
-		"\nexporters:\n":    "\nexporters:\n  otlphttp: {endpoint: " + behind.URL + ", encoding: json, compression: none}\n",
+		"logs: {level: warn}": "metrics: {level: none}", // which would want a port of its own
+		"exporters: [otlp]":   "exporters: [otlphttp]",
+		"\nexporters:\n":      "\nexporters:\n  otlphttp: {endpoint: " + behind.URL + ", encoding: json, compression: none}\n",
 	} {
 		require.Contains(t, text, from)
 		text = strings.ReplaceAll(text, from, to)
@@ -361,6 +362,7 @@ func follow(ctx context.Context, base string) {
 	if err != nil {
 		return
 	}
+	req.Header.Set("Accept", "text/event-stream")
 	if res, err := http.DefaultClient.Do(req); err == nil {
 		_, _ = io.Copy(io.Discard, res.Body)
 		_ = res.Body.Close()
