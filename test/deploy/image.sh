@@ -91,7 +91,8 @@ echo "image: $(stat -c %s "$files/layers") bytes of program, nothing else to run
 flags=(--rm --runtime "$(command -v runc)" --cgroup-manager=cgroupfs --network=host --read-only --read-only-tmpfs=false --cap-drop=ALL
 	--security-opt no-new-privileges --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --env "DATABASE_URL=$LAYERS_TEST_DATABASE_URL")
 run() { podman "${storage[@]}" run "${flags[@]}" "$@"; }
-run localhost/layers:api --help | grep -q 'layers - index linguistic annotation' || fail "layers --help says something else"
+run localhost/layers:api --help >"$work/help"
+grep -q 'layers - index linguistic annotation' "$work/help" || fail "layers --help says something else"
 run localhost/layers:api migrate 2>"$work/log" || { cat "$work/log" >&2; fail "migrate"; }
 
 port=${LAYERS_CHECK_PORT:-3921}
