@@ -168,7 +168,9 @@ func (s *Server) listen() (err error) {
 }
 
 // Handlers are what is served at both addresses, for who asks without a network.
-func (s *Server) Handlers() (public, operator http.Handler) { return s.public.Handler, s.metrics.Handler }
+func (s *Server) Handlers() (public, operator http.Handler) {
+	return s.public.Handler, s.metrics.Handler
+}
 
 // Addr is the public address listened on, host and port.
 func (s *Server) Addr() string { return s.publicListener.Addr().String() }
