@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -82,9 +83,16 @@ func (t *tally) changes(list []store.Change) {
 		c := &list[i]
 		t.records[[2]string{string(c.Key.Collection), string(c.Action)}]++
 		for _, ref := range c.Refs {
-			t.refs[ref.Target.Collection()]++
+			t.refs[collectionOf(ref.Target)]++
 		}
 	}
+}
+
+// collectionOf is what an AT-URI has in the place of a collection, whether or not it is one.
+func collectionOf(uri syntax.ATURI) syntax.NSID {
+	_, path, _ := strings.Cut(strings.TrimPrefix(string(uri), "at://"), "/")
+	collection, _, _ := strings.Cut(path, "/")
+	return syntax.NSID(collection)
 }
 
 // label names a collection in metrics: those without a lexicon share one, since anybody

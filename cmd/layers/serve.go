@@ -43,6 +43,10 @@ import (
 // fewer, requests wait for a connection; with more, for the server.
 const apiConns = 16
 
+// workConns is the same for a process with workers: four of them for each of three
+// projections, and what hands tasks out to them. The writer has a session of its own.
+const workConns = 16
+
 // statementGrace is how long PostgreSQL lets a statement of the API run beyond the
 // time that a request has. Requests cancel theirs in the server when they end; this is
 // for those of a process that has gone.
@@ -168,7 +172,7 @@ func runRole(ctx context.Context, command *cli.Command, name string, start func(
 	if err != nil {
 		return err
 	}
-	p, err := openParts(ctx, cfg, logger, store.Config{URL: cfg.DatabaseURL, Name: name})
+	p, err := openParts(ctx, cfg, logger, store.Config{URL: cfg.DatabaseURL, MaxConns: workConns, Name: name})
 	if err != nil {
 		return err
 	}
