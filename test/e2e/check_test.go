@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -45,7 +46,10 @@ func TestCheck(t *testing.T) {
 	require.Contains(t, d.RunFailing(1, args...), "has a value whose CID is")
 
 	d.Proxies.Elasticsearch.Cut()
-	require.Contains(t, d.RunFailing(1, args...), "FAILED  ready")
+	rig.Eventually(t, "the API to find Elasticsearch gone, which it looks for once a second", func() (bool, string) {
+		out := d.RunFailing(1, args...)
+		return strings.Contains(out, "FAILED  ready"), out
+	})
 	ix.Stop()
 	require.Contains(t, d.RunFailing(1, args...), "FAILED  stream")
 	bare, _ := d.Replica(rig.FreeAddress(t))
