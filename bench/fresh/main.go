@@ -32,6 +32,7 @@ import (
 
 type options struct {
 	rate, probes float64
+	warmUp       time.Duration
 	duration     time.Duration
 	program      string
 }
@@ -40,6 +41,7 @@ func main() {
 	var o options
 	flag.Float64Var(&o.rate, "rate", 500, "commits a second, of one record each")
 	flag.Float64Var(&o.probes, "probes", 4, "of these, so many a second are looked for")
+	flag.DurationVar(&o.warmUp, "warm-up", time.Minute, "so long the network writes before anything is measured, for the compilers of the stores")
 	flag.DurationVar(&o.duration, "duration", time.Minute, "of the measurement")
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.Parse()
@@ -119,13 +121,9 @@ func (m *measurement) run(ctx context.Context, environment []string) (err error)
 	return m.write(ctx, map[int]string{indexer.PID(): "indexer", api.PID(): "API"})
 }
 
-const (
-	// warmUp is written before anything is measured: for the compilers of the stores.
-	warmUp = 20 * time.Second
-	// atOnce is how many commits are looked for at a time: were there more whenever the
-	// stores are behind, asking alone would keep them there.
-	atOnce = 8
-)
+// atOnce is how many commits are looked for at a time: were there more whenever the
+// stores are behind, asking alone would keep them there.
+const atOnce = 8
 
 // write has the network write while some of its commits are looked for.
 func (m *measurement) write(ctx context.Context, processes map[int]string) error {
@@ -148,7 +146,7 @@ func (m *measurement) write(ctx context.Context, processes map[int]string) error
 		stop()
 		return errors.Join(err, <-written)
 	}
-	time.Sleep(warmUp)
+	time.Sleep(m.warmUp)
 	first, began := m.world.LastSeq(), time.Now()
 	meter := usage.Measure(m.stores.Servers, processes)
 	beat := time.NewTicker(time.Duration(float64(time.Second) / m.probes))
@@ -162,13 +160,13 @@ func (m *measurement) write(ctx context.Context, processes map[int]string) error
 		})
 	}
 	commits, took := m.world.LastSeq()-first, time.Since(began)
-	probes.Wait()
 	used := meter.Stop()
+	probes.Wait()
 	stop()
 	if err := errors.Join(<-written, m.failed); err != nil {
 		return err
 	}
-	m.print(float64(commits)/took.Seconds(), used)
+	m.print(float64(commits)/took.Seconds(), took, used)
 	return nil
 }
 
@@ -264,21 +262,21 @@ func (m *measurement) fail(err error) {
 	m.failed = errors.Join(m.failed, err)
 }
 
-func (m *measurement) print(rate float64, used map[string]float64) {
+func (m *measurement) print(rate float64, took time.Duration, used map[string]float64) {
 	fmt.Printf("%.0f commits a second\n%-24s %8s %10s %10s %10s\n", rate, "", "probes", "p50", "p99", "max")
 	for _, row := range []struct {
-		name string
-		took []time.Duration
+		name  string
+		after []time.Duration
 	}{{"commit to search", m.searched}, {"commit to graph", m.linked}} {
-		slices.Sort(row.took)
+		slices.Sort(row.after)
 		at := func(share float64) time.Duration {
-			return row.took[min(int(share*float64(len(row.took))), len(row.took)-1)].Round(time.Millisecond)
+			return row.after[min(int(share*float64(len(row.after))), len(row.after)-1)].Round(time.Millisecond)
 		}
-		if len(row.took) > 0 {
-			fmt.Printf("%-24s %8d %10s %10s %10s\n", row.name, len(row.took), at(0.5), at(0.99), at(1))
+		if len(row.after) > 0 {
+			fmt.Printf("%-24s %8d %10s %10s %10s\n", row.name, len(row.after), at(0.5), at(0.99), at(1))
 		}
 	}
 	for _, name := range []string{"indexer", "API", "PostgreSQL", "Redis", "Elasticsearch", "Neo4j", "the program"} {
-		fmt.Printf("CPU of %-14s %4.0f %% of a core\n", name, used[name]/m.duration.Seconds()*100)
+		fmt.Printf("CPU of %-14s %4.0f %% of a core\n", name, used[name]/took.Seconds()*100)
 	}
 }
