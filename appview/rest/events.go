@@ -65,6 +65,7 @@ func (d *document) subscription() map[string]any {
 			"101":     map[string]any{"description": "The connection is a WebSocket now."},
 			"400":     map[string]any{"$ref": "#/components/responses/XRPCError"},
 			"426":     map[string]any{"$ref": "#/components/responses/XRPCError"},
+			"431":     map[string]any{"$ref": "#/components/responses/TooLong"},
 			"default": map[string]any{"$ref": "#/components/responses/XRPCError"},
 		},
 	}
