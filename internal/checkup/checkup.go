@@ -69,18 +69,12 @@ func Run(ctx context.Context, cfg Config, report func(Finding)) error {
 	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
 	c := &checkup{Config: cfg}
 	failed := 0
-	checks := []struct {
-		name string
-		do   func(context.Context) (string, error)
-	}{
+	checks := []check{
 		{"health", c.health}, {"ready", c.ready}, {"identity", c.identity}, {"records", c.records},
 		{"errors", c.refusals}, {"search", c.search}, {"limits", c.limits}, {"events", c.events},
 	}
 	if cfg.Metrics != "" {
-		checks = append(checks, struct {
-			name string
-			do   func(context.Context) (string, error)
-		}{"stream", c.stream})
+		checks = append(checks, check{"stream", c.stream})
 	}
 	for _, check := range checks {
 		note, err := check.do(ctx)
@@ -96,6 +90,12 @@ func Run(ctx context.Context, cfg Config, report func(Finding)) error {
 		return fmt.Errorf("%d of %d checks failed", failed, len(checks))
 	}
 	return nil
+}
+
+// check is one thing that is looked at: do tells what was seen.
+type check struct {
+	name string
+	do   func(context.Context) (note string, err error)
 }
 
 type checkup struct{ Config }

@@ -11,8 +11,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-const failed = codes.Error
-
 // Serve begins the span of a request, in the trace that its headers name if they do.
 // route must be one of few, as those of a router are.
 func Serve(req *http.Request, route string) (context.Context, Span) {
@@ -26,7 +24,7 @@ func Serve(req *http.Request, route string) (context.Context, Span) {
 func (s Span) Served(status int) {
 	s.Note(attribute.Int("http.response.status_code", status))
 	if status >= http.StatusInternalServerError {
-		s.span.SetStatus(failed, "")
+		s.span.SetStatus(codes.Error, "")
 	}
 	s.span.End()
 }
