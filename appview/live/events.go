@@ -51,8 +51,8 @@ func (s *Service) ServeEvents(c echo.Context, args *xrpc.Arguments, wait bool) e
 	if err != nil {
 		return err
 	}
-	following.WithLabelValues("sse").Inc()
-	defer following.WithLabelValues("sse").Dec()
+	followingEvents.Inc()
+	defer followingEvents.Dec()
 	header.Set(echo.HeaderContentType, MediaEvents)
 	header.Set(echo.HeaderCacheControl, "no-store")
 	header.Set("X-Accel-Buffering", "no") // nginx would keep events back

@@ -9,6 +9,9 @@ var (
 	following = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "layers_events_followers", Help: "Clients that follow the index, by transport.",
 	}, []string{"transport"})
+	// Made before anybody follows, so that nobody shows as 0 and not as nothing.
+	followingEvents, followingSocket = following.WithLabelValues("sse"), following.WithLabelValues("websocket")
+
 	sent = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "layers_events_sent_total", Help: "Events sent to those who follow the index.",
 	})

@@ -114,8 +114,8 @@ func (s *Service) subscribe(c echo.Context, endpoint *xrpc.Endpoint) error {
 		out.close(websocket.ClosePolicyViolation, wrong.Name)
 		return nil
 	}
-	following.WithLabelValues("websocket").Inc()
-	defer following.WithLabelValues("websocket").Dec()
+	followingSocket.Inc()
+	defer followingSocket.Dec()
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
 	go listen(conn, aliveTime, cancel)
