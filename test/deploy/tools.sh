@@ -64,7 +64,7 @@ get_otelcol() {
 # get_prometheus gets promtool, amtool and Prometheus itself, from Debian where that is
 # what this is.
 get_prometheus() {
-	command -v promtool >/dev/null && command -v amtool >/dev/null && return
+	command -v promtool >/dev/null && command -v amtool >/dev/null && command -v prometheus >/dev/null && return
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		apt-get install --yes --no-install-recommends prometheus prometheus-alertmanager >&2 && return
 	fi

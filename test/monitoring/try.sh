@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets Prometheus and the collector, and runs the programs under their eyes. Takes a
-# quarter of an hour, five minutes of which the stream has to stand still.
+# quarter of an hour, seven minutes of which the stream has to stand still.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . test/deploy/tools.sh

@@ -7,16 +7,11 @@ package live
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -59,186 +54,6 @@ func program(variable, name string) string {
 	return name
 }
 
-// span is one as the collector hands it on.
-type span struct {
-	TraceID      string `json:"traceId"`
-	SpanID       string `json:"spanId"`
-	ParentSpanID string `json:"parentSpanId"`
-	Name         string `json:"name"`
-	service      string
-}
-
-// collector is a real one, with a receiver behind it that keeps what it hands on.
-type collector struct {
-	mu    sync.Mutex
-	spans []span
-}
-
-func startCollector(t *testing.T) (*collector, string) {
-	t.Helper()
-	c := &collector{}
-	behind := httptest.NewServer(http.HandlerFunc(c.take))
-	t.Cleanup(behind.Close)
-	address, health := rig.FreeAddress(t), rig.FreeAddress(t)
-	file := filepath.Join(t.TempDir(), "collector.yaml")
-	// The configuration in docker, with the exporter and addresses of this test.
-	raw, err := os.ReadFile(filepath.Join(root, "docker/otel-collector-config.yaml"))
-	require.NoError(t, err)
-	text := string(raw)
-	for from, to := range map[string]string{
-		"0.0.0.0:4318": address, "0.0.0.0:4317": rig.FreeAddress(t), "0.0.0.0:13133": health,
-		"logs: {level: warn}": "metrics: {level: none}", // which would want a port of its own
-		"exporters: [otlp]":   "exporters: [otlphttp]",
-		"\nexporters:\n":      "\nexporters:\n  otlphttp: {endpoint: " + behind.URL + ", encoding: json, compression: none}\n",
-	} {
-		require.Contains(t, text, from)
-		text = strings.ReplaceAll(text, from, to)
-	}
-	text = regexp.MustCompile(`(?ms)^  otlp:\n    endpoint: \$.*?\n\n`).ReplaceAllString(text, "\n")
-	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	start(t, program("OTELCOL", "otelcol"), "--config", file)
-	rig.Eventually(t, "the collector", func() (bool, string) {
-		res, err := http.Get("http://" + health)
-		if err != nil {
-			return false, err.Error()
-		}
-		_ = res.Body.Close()
-		return res.StatusCode == http.StatusOK, res.Status
-	})
-	return c, "http://" + address
-}
-
-func (c *collector) take(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		ResourceSpans []struct {
-			Resource struct {
-				Attributes []struct {
-					Key   string
-					Value struct{ StringValue string }
-				}
-			}
-			ScopeSpans []struct{ Spans []span }
-		}
-	}
-	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, resource := range body.ResourceSpans {
-		service := ""
-		for _, a := range resource.Resource.Attributes {
-			if a.Key == "service.name" {
-				service = a.Value.StringValue
-			}
-		}
-		for _, scope := range resource.ScopeSpans {
-			for _, s := range scope.Spans {
-				s.service = service
-				c.spans = append(c.spans, s)
-			}
-		}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, "{}")
-}
-
-// whole finds a trace that has all of the names, and shows it as a tree.
-func (c *collector) whole(names ...string) (tree string, spans int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	traces := map[string][]span{}
-	for _, s := range c.spans {
-		traces[s.TraceID] = append(traces[s.TraceID], s)
-	}
-	for _, trace := range traces {
-		lacks := slices.ContainsFunc(names, func(name string) bool {
-			return !slices.ContainsFunc(trace, func(s span) bool { return strings.HasPrefix(s.Name, name) })
-		})
-		if !lacks {
-			return draw(trace, "", ""), len(c.spans)
-		}
-	}
-	return "", len(c.spans)
-}
-
-func draw(trace []span, parent, indent string) (text string) {
-	for _, s := range trace {
-		if s.ParentSpanID == parent {
-			text += fmt.Sprintf("%s%s [%s]\n", indent, s.Name, s.service) + draw(trace, s.SpanID, indent+"  ")
-		}
-	}
-	return text
-}
-
-// prometheus is a real one with the rules, of which only the times are shortened.
-type prometheus struct{ base string }
-
-var waits = regexp.MustCompile(`(?m)^(\s+for: )\S+$`)
-
-func startPrometheus(t *testing.T, api, indexer string) *prometheus {
-	t.Helper()
-	dir := t.TempDir()
-	raw, err := os.ReadFile(filepath.Join(root, "k8s/monitoring/rules.yaml"))
-	require.NoError(t, err)
-	rules := waits.ReplaceAllString(string(raw), "${1}5s")
-	rules = strings.ReplaceAll(rules, "interval: 30s", "interval: 2s")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yaml"), []byte(rules), 0o600))
-	config := fmt.Sprintf(`
-global: {scrape_interval: 2s, evaluation_interval: 2s}
-rule_files: [rules.yaml]
-scrape_configs:
-  - job_name: layers-api
-    static_configs: [{targets: [%q]}]
-  - job_name: layers-indexer
-    static_configs: [{targets: [%q]}]
-`, api, indexer)
-	file := filepath.Join(dir, "prometheus.yml")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	address := rig.FreeAddress(t)
-	start(t, program("PROMETHEUS", "prometheus"), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address, "--enable-feature=exemplar-storage")
-	p := &prometheus{base: "http://" + address}
-	rig.Eventually(t, "Prometheus", func() (bool, string) {
-		res, err := http.Get(p.base + "/-/ready")
-		if err != nil {
-			return false, err.Error()
-		}
-		_ = res.Body.Close()
-		return res.StatusCode == http.StatusOK, res.Status
-	})
-	return p
-}
-
-// ask gives the series of an expression.
-func (p *prometheus) ask(t *testing.T, expression string) (series []map[string]string) {
-	t.Helper()
-	res, err := http.PostForm(p.base+"/api/v1/query", url.Values{"query": {expression}})
-	require.NoError(t, err)
-	defer res.Body.Close()
-	var body struct {
-		Status, Error string
-		Data          struct {
-			Result []struct{ Metric map[string]string }
-		}
-	}
-	require.NoError(t, json.NewDecoder(res.Body).Decode(&body))
-	require.Equal(t, "success", body.Status, "%s: %s", expression, body.Error)
-	for _, r := range body.Data.Result {
-		series = append(series, r.Metric)
-	}
-	return series
-}
-
-func (p *prometheus) eventually(t *testing.T, what, expression string, alive ...*rig.Process) {
-	t.Helper()
-	rig.Eventually(t, what, func() (bool, string) {
-		time.Sleep(time.Second)
-		return len(p.ask(t, expression)) > 0, expression
-	}, alive...)
-}
-
 // absent are metrics that have nothing to show where all is well, and those of programs
 // that do not run here.
 var absent = []string{
@@ -277,10 +92,11 @@ func TestSeenByPrometheusAndACollector(t *testing.T) {
 		_ = generator.Run(generating, 20)
 	})
 	running.Go(func() { load(generating, base) })
-	running.Go(func() { follow(generating, base) })
+	running.Go(func() { follow(generating, t, base) })
 	defer running.Wait()
 	defer stop()
 
+	p.loaded(t)
 	p.eventually(t, "a scrape of both programs", `count(up == 1) == 2`, indexer, api)
 	rig.Eventually(t, "one trace from the socket to Elasticsearch", func() (bool, string) {
 		time.Sleep(time.Second)
@@ -301,6 +117,8 @@ func TestSeenByPrometheusAndACollector(t *testing.T) {
 	p.eventually(t, "the statistics and a comparison", `layers_records > 0 and on () count(layers_projection_compared_timestamp_seconds) >= 1`, indexer, api)
 	require.Empty(t, p.ask(t, `layers_projection_differences > 0`))
 
+	p.eventually(t, "a follower of the index", `sum(layers_events_followers{transport="sse"}) == 1 and sum(layers_events_sent_total) > 0`, indexer, api)
+
 	queries, err := monitoring.Queries(root)
 	require.NoError(t, err)
 	var silent []string
@@ -315,30 +133,56 @@ func TestSeenByPrometheusAndACollector(t *testing.T) {
 		}
 		return len(silent) == 0, strings.Join(silent, "\n")
 	}, indexer, api)
-	answered := 0
+	silent = nil
 	for _, q := range queries {
-		if len(p.ask(t, q.Expr)) > 0 {
-			answered++
+		if len(p.ask(t, q.Expr)) == 0 {
+			silent = append(silent, q.Panel+": "+q.Expr)
 		}
 	}
-	t.Logf("%d of %d queries of the dashboards have data; the others are of %v", answered, len(queries), absent)
+	t.Logf("%d of %d queries of the dashboards have data; nothing to show have\n%s", len(queries)-len(silent), len(queries), strings.Join(silent, "\n"))
 
 	exported(t, p)
-	require.Empty(t, p.ask(t, `ALERTS{alertname="LayersFirehoseStalled"}`))
-	wire.Hold(rig.FromStore) // the socket lives, the network goes on, and nothing comes
-	began := time.Now()
-	for len(p.ask(t, `ALERTS{alertname="LayersFirehoseStalled", alertstate="firing"}`)) == 0 {
-		require.True(t, indexer.Alive() && api.Alive())
-		require.Less(t, time.Since(began), stallPatience, "the alert has not fired")
-		time.Sleep(2 * time.Second)
-	}
-	t.Logf("LayersFirehoseStalled fires after %s without a frame", time.Since(began).Round(time.Second))
-	wire.Restore()
-	p.eventually(t, "the alert to end", `absent(ALERTS{alertname="LayersFirehoseStalled", alertstate="firing"})`, indexer, api)
+	stall(t, p, wire, indexer, api)
 }
 
-// stallPatience is the alert's own five minutes, and what a busy machine needs.
-const stallPatience = 10 * time.Minute
+// Of the alert that the stall is to set off.
+const (
+	stalled       = `ALERTS{alertname="LayersFirehoseStalled"}`
+	stalledWaits  = `ALERTS{alertname="LayersFirehoseStalled", alertstate="pending"}`
+	stalledFires  = `ALERTS{alertname="LayersFirehoseStalled", alertstate="firing"}`
+	frames        = `sum(layers_firehose_frames_total)`
+	stallPatience = 15 * time.Minute // the alert's own seven minutes, and what a busy machine needs
+)
+
+// stall keeps the stream back until the alert for that has fired, and lets it go on.
+func stall(t *testing.T, p *prometheus, wire *rig.Proxy, alive ...*rig.Process) {
+	require.Empty(t, p.ask(t, stalled))
+	wire.Hold(rig.FromStore) // the socket lives, the network goes on, and nothing comes
+	began := time.Now()
+	since := func() time.Duration { return time.Since(began).Round(time.Second) }
+	t.Logf("the stream is kept back at %s", began.UTC().Format(time.TimeOnly))
+	time.Sleep(10 * time.Second) // frames on their way, and some scrapes
+	before := p.value(t, frames)
+	for pending := false; len(p.ask(t, stalledFires)) == 0; time.Sleep(time.Second) {
+		if !pending && len(p.ask(t, stalledWaits)) > 0 {
+			pending = true
+			t.Logf("LayersFirehoseStalled is pending after %s", since())
+		}
+		for _, process := range alive {
+			require.True(t, process.Alive(), process.Name)
+		}
+		require.Less(t, time.Since(began), stallPatience, "the alert has not fired")
+	}
+	t.Logf("LayersFirehoseStalled fires after %s, when the last frame is %.0f s old", since(), p.value(t, "layers:firehose_silence:seconds"))
+	require.NotEmpty(t, p.ask(t, fmt.Sprintf("count_over_time(%s[%s])", stalledWaits, stallPatience)), "it was never pending")
+	require.Equal(t, before, p.value(t, frames), "frames that came meanwhile")
+	require.Positive(t, wire.Held.Load())
+	wire.Restore()
+	began = time.Now()
+	p.eventually(t, "the alert to end", `absent(`+stalledFires+`)`, alive...)
+	p.eventually(t, "frames to come", fmt.Sprintf("%s > %.0f", frames, before), alive...)
+	t.Logf("LayersFirehoseStalled has ended %s after the stream was let go on", since())
+}
 
 // exported compares what is scraped with what is declared in the source.
 func exported(t *testing.T, p *prometheus) {
@@ -356,15 +200,24 @@ func exported(t *testing.T, p *prometheus) {
 	}
 }
 
-// follow is a client that follows the index, until ctx ends.
-func follow(ctx context.Context, base string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/events", nil)
-	if err != nil {
-		return
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	if res, err := http.DefaultClient.Do(req); err == nil {
-		_, _ = io.Copy(io.Discard, res.Body)
+// follow is a client that follows the index until ctx ends. As a browser does, it
+// connects again when it is turned away or loses the connection.
+func follow(ctx context.Context, t *testing.T, base string) {
+	for ; ctx.Err() == nil; time.Sleep(time.Second) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/events", nil)
+		if err != nil {
+			t.Errorf("asking for events: %v", err)
+			return
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		began := time.Now()
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Logf("no events after %s: %v", time.Since(began).Round(time.Millisecond), err)
+			continue
+		}
+		read, err := io.Copy(io.Discard, res.Body)
+		t.Logf("events: %s, %d bytes within %s, then %v", res.Status, read, time.Since(began).Round(time.Millisecond), err)
 		_ = res.Body.Close()
 	}
 }
