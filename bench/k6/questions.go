@@ -34,8 +34,9 @@ func (b *bench) open(ctx context.Context, servers scratch.Servers) (err error) {
 		if !ok || len(some) == 0 {
 			return
 		}
-		missing -= float64(len(some))
-		for ; missing >= float64(len(some)); missing -= float64(len(some)) {
+		own := float64(len(some))
+		missing -= own
+		for ; missing >= own; missing -= own {
 			some = append(some, again(planned.Value["annotations"])...)
 		}
 		planned.Value["annotations"] = some
