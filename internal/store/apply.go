@@ -110,12 +110,12 @@ func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange) {
 	}
 	for collection, names := range byCollection(keys) {
 		batch.Queue(`
-			SELECT r.did, r.rkey, r.rev, r.cid FROM unnest($1::text[], $2::text[]) AS k (did, rkey)
+			SELECT r.did, r.rkey, r.rev, r.cid, r.version FROM unnest($1::text[], $2::text[]) AS k (did, rkey)
 			JOIN records r ON r.did = k.did AND r.rkey = k.rkey
 			WHERE r.collection = `+quote(string(collection)), names.dids, names.rkeys).
 			Query(func(rows pgx.Rows) error {
 				key, old := record.Key{Collection: collection}, stored{}
-				_, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey, &old.rev, &old.cid}, func() error {
+				_, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey, &old.rev, &old.cid, &old.version}, func() error {
 					p.records[key] = old
 					return nil
 				})
@@ -188,6 +188,7 @@ type effect struct {
 	inserts []row
 	updates []row
 	deletes []record.Key
+	ended   []int64 // versions that what is updated and deleted had
 	outbox  []outboxRow
 	arrived []arrival    // with more referrers than are enqueued at once
 	settled []record.Key // whose dead letters older than revs are overtaken
@@ -249,6 +250,9 @@ func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64
 	}
 	if !c.takesEffect(old, repo) {
 		return
+	}
+	if old != nil {
+		e.ended = append(e.ended, old.version)
 	}
 	switch {
 	case c.Action == record.Delete:

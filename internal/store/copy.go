@@ -52,8 +52,9 @@ func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) erro
 
 func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 	type ref struct {
-		key record.Key
+		*row
 		record.Ref
+		hash int64
 	}
 	var refs []ref
 	seen := map[record.Ref]struct{}{}
@@ -63,7 +64,7 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 			for _, r := range rows[i].Refs {
 				if _, twice := seen[r]; !twice {
 					seen[r] = struct{}{}
-					refs = append(refs, ref{rows[i].Key, r})
+					refs = append(refs, ref{row: &rows[i], Ref: r})
 				}
 			}
 			for _, l := range rows[i].Links {
@@ -71,15 +72,20 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 				r := record.Ref{Path: l.Path, Target: syntax.ATURI(l.Target)}
 				if _, twice := seen[r]; !twice {
 					seen[r] = struct{}{}
-					refs = append(refs, ref{rows[i].Key, r})
+					refs = append(refs, ref{row: &rows[i], Ref: r})
 				}
 			}
 		}
 	}
-	columns := []string{"collection", "did", "rkey", "path", "target"}
+	// In the order of the index of targets, for what the records' order is for.
+	for i := range refs {
+		refs[i].hash = TargetHash(string(refs[i].Target))
+	}
+	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.hash, b.hash) })
+	columns := []string{"version", "target_hash", "collection", "did", "rkey", "path", "target"}
 	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) ([]any, error) {
 		r := &refs[i]
-		return append(values, string(r.key.Collection), string(r.key.DID), string(r.key.Rkey), r.Path, string(r.Target)), nil
+		return append(values, r.version, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, string(r.Target)), nil
 	})
 }
 

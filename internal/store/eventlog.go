@@ -38,8 +38,9 @@ type loggedEvent struct {
 // not told of. It is far above what annotation tools write.
 const mostTargets = 20_000
 
-// TargetHash is what events have of a reference: one by which whoever follows those
-// of a target finds them. It cannot be made to collide at will.
+// TargetHash stands for the target of a reference in the index of references, and in
+// events, where whoever follows those of a target finds them by it. It cannot be made
+// to collide at will.
 func TargetHash(target string) int64 {
 	sum := sha256.Sum256([]byte(target))
 	return int64(binary.BigEndian.Uint64(sum[:]))

@@ -13,9 +13,9 @@ import (
 // distinct ones, sorted.
 func (r *Reader) Joined(ctx context.Context, collection syntax.NSID, path string, target syntax.ATURI, other string, limit int) ([]string, error) {
 	found, err := collect(ctx, r.pool, pgx.RowTo[string], `
-		SELECT DISTINCT o.target FROM refs r JOIN refs o USING (collection, did, rkey)
-		WHERE r.collection = $1 AND r.path = $2 AND hashtextextended(r.target, 0) = hashtextextended($3::text COLLATE "C", 0) AND r.target = $3
-			AND o.path = $4 AND `+ofActive+` ORDER BY o.target LIMIT $5`, collection, path, target, other, limit)
+		SELECT DISTINCT o.target FROM refs r JOIN refs o USING (version)
+		WHERE r.collection = $1 AND r.path = $2 AND r.target_hash = $6 AND r.target = $3
+			AND o.path = $4 AND `+ofActive+` ORDER BY o.target LIMIT $5`, collection, path, target, other, limit, TargetHash(string(target)))
 	if err != nil {
 		return nil, fmt.Errorf("read what records of %s that refer to %s also refer to: %w", collection, target, err)
 	}

@@ -49,10 +49,11 @@ func (c *Change) follows(before *Change) bool {
 	return c.Resync || c.Rev > before.Rev
 }
 
-// stored is what decides whether a change is overtaken.
+// stored is what decides whether a change is overtaken, and the version that goes then.
 type stored struct {
-	rev syntax.TID
-	cid syntax.CID
+	rev     syntax.TID
+	cid     syntax.CID
+	version int64
 }
 
 // takesEffect tells whether a change alters the store. old is nil if there is no

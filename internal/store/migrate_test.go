@@ -141,6 +141,25 @@ func TestForeignRecordsMoveIntoTheirPartition(t *testing.T) {
 	require.Equal(t, cid(2), after.CID, "the writer finds it there")
 }
 
+// TestReferencesKeepTheirRecord migrates a database whose references went by the names
+// of their records.
+func TestReferencesKeepTheirRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.apply(naming(put(key(alice, expressions, "one"), 1), "at://did:plc:bob"), naming(put(key(alice, posts, "two"), 2), "at://did:plc:bob"))
+	const all = "SELECT r.version || ' ' || target FROM records r JOIN refs USING (collection, did, rkey, version) ORDER BY 1"
+	before := w.texts(all)
+	require.Len(t, before, 2)
+
+	require.NoError(t, store.MigrateDown(t.Context(), w.URL, 17))
+	require.Empty(t, w.texts("SELECT attname FROM pg_attribute WHERE attrelid = 'refs'::regclass AND attname = 'version'"))
+	require.NoError(t, store.Migrate(t.Context(), w.URL, partitions, silent))
+	require.Equal(t, before, w.texts(all))
+
+	w.apply(remove(key(alice, expressions, "one"), 3))
+	require.Len(t, w.texts(all), 1)
+}
+
 func TestReadersCannotWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -80,6 +80,7 @@ func (p Partition) ensureTable(ctx context.Context, tx pgx.Tx) error {
 		"CREATE TABLE " + table + " (LIKE records INCLUDING DEFAULTS INCLUDING COMPRESSION) WITH (" + settings + ")",
 		`WITH moved AS (DELETE FROM records_foreign WHERE collection = ` + quote(string(p.Collection)) + ` RETURNING *)
 			INSERT INTO ` + table + ` SELECT * FROM moved`,
+		"CREATE UNIQUE INDEX ON " + table + " (did, rkey)",
 		"ALTER TABLE records ATTACH PARTITION " + table + " FOR VALUES IN (" + quote(string(p.Collection)) + ")",
 	} {
 		if _, err := tx.Exec(ctx, statement); err != nil {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -68,7 +70,8 @@ func (q *statement) forward(query *ReferenceQuery) {
 }
 
 func (q *statement) sourceIs(key record.Key) {
-	q.write("r.collection = ", q.arg(key.Collection), " AND r.did = ", q.arg(key.DID), " AND r.rkey = ", q.arg(key.Rkey))
+	q.write("r.version = (SELECT s.version FROM records s WHERE s.collection = ", q.arg(key.Collection),
+		" AND s.did = ", q.arg(key.DID), " AND s.rkey = ", q.arg(key.Rkey), ")")
 }
 
 func (q *statement) backward(query *ReferenceQuery) {
@@ -89,8 +92,7 @@ func (q *statement) backward(query *ReferenceQuery) {
 func (q *statement) targetIs(targets []string) {
 	var alternatives []string
 	for _, target := range targets {
-		t := q.arg(target) + "::text"
-		alternatives = append(alternatives, "hashtextextended(r.target, 0) = hashtextextended("+t+", 0) AND r.target = "+t)
+		alternatives = append(alternatives, "r.target_hash = "+q.arg(TargetHash(target))+" AND r.target = "+q.arg(target))
 	}
 	q.write("(", strings.Join(alternatives, " OR "), ")")
 }
@@ -101,19 +103,29 @@ func scanReference(row pgx.CollectableRow) (f Reference, err error) {
 }
 
 // Targets returns what some records refer to at some paths, or at all of them where
-// paths is nil; at most limit references. Paths leave out the [] of "any element".
+// paths is nil, in the order of the records; at most limit references. Paths leave out
+// the [] of "any element".
 func (r *Reader) Targets(ctx context.Context, sources []record.Key, paths []string, limit int) ([]Reference, error) {
-	collections, n := splitKeys(sources)
-	found, err := collect(ctx, r.pool, scanReference, `
-		SELECT r.collection, r.did, r.rkey, r.path, r.target
-		FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (collection, did, rkey, ord)
-		JOIN refs r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey
-		WHERE ($4::text[] IS NULL OR replace(r.path, '[]', '') = ANY ($4))
-		ORDER BY k.ord, r.path, r.target LIMIT $5`, planned, collections, n.dids, n.rkeys, paths, limit)
+	order := make(map[record.Key]int, len(sources))
+	for i, key := range sources {
+		order[key] = i
+	}
+	var found []Reference
+	err := r.together(ctx, lookup{
+		columns: "r.collection, r.did, r.rkey, f.path, f.target",
+		join:    "JOIN refs f USING (version)",
+		more:    " AND ($1::text[] IS NULL OR replace(f.path, '[]', '') = ANY ($1)) ORDER BY k.ord, f.path, f.target LIMIT $2",
+		args:    []any{paths, limit},
+	}, sources, func(rows pgx.Rows) error {
+		some, err := pgx.CollectRows(rows, scanReference)
+		found = append(found, some...)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read what %d records refer to: %w", len(sources), err)
 	}
-	return found, nil
+	slices.SortStableFunc(found, func(a, b Reference) int { return cmp.Compare(order[a.Source], order[b.Source]) })
+	return found[:min(len(found), limit)], nil
 }
 
 // Group is the records of one collection that refer to something.
@@ -133,9 +145,9 @@ func (r *Reader) ReferrersByCollection(ctx context.Context, target string, colle
 	rows, err := r.pool.Query(ctx, `
 		SELECT c.name, s.did, s.rkey, s.paths FROM unnest($2::text[]) WITH ORDINALITY AS c (name, ord) CROSS JOIN LATERAL (
 			SELECT r.did, r.rkey, array_agg(DISTINCT r.path) AS paths FROM refs r
-			WHERE hashtextextended(r.target, 0) = hashtextextended($1::text, 0) AND r.target = $1 AND r.collection = c.name AND `+ofActive+`
+			WHERE r.target_hash = $4 AND r.target = $1 AND r.collection = c.name AND `+ofActive+`
 			GROUP BY r.did, r.rkey ORDER BY r.did, r.rkey LIMIT $3) s
-		ORDER BY c.ord, s.did, s.rkey`, planned, target, collections, limit+1)
+		ORDER BY c.ord, s.did, s.rkey`, planned, target, collections, limit+1, TargetHash(target))
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&key.Collection, &key.DID, &key.Rkey, &paths}, func() error {
 			if len(groups) == 0 || groups[len(groups)-1].Collection != key.Collection {
@@ -160,12 +172,16 @@ func (r *Reader) ReferrersByCollection(ctx context.Context, target string, colle
 // Referring returns which records of some collections refer to any of some targets, in
 // the order of their keys: up to limit after a given one; begin with the zero Key.
 func (r *Reader) Referring(ctx context.Context, targets []string, collections []syntax.NSID, after record.Key, limit int) ([]record.Key, error) {
+	hashes := make([]int64, len(targets))
+	for i, target := range targets {
+		hashes[i] = TargetHash(target)
+	}
 	found, err := collect(ctx, r.pool, scanKey, `
 		SELECT DISTINCT r.collection, r.did, r.rkey FROM refs r
-		WHERE hashtextextended(r.target, 0) = ANY (SELECT hashtextextended(t, 0) FROM unnest($1::text[]) AS t) AND r.target = ANY ($1)
+		WHERE r.target_hash = ANY ($7) AND r.target = ANY ($1)
 			AND r.collection = ANY ($2::text[]) AND (r.collection, r.did, r.rkey) > ($3, $4, $5) AND `+ofActive+`
 		ORDER BY r.collection, r.did, r.rkey LIMIT $6`,
-		planned, targets, collections, after.Collection, after.DID, after.Rkey, limit)
+		planned, targets, collections, after.Collection, after.DID, after.Rkey, limit, hashes)
 	if err != nil {
 		return nil, fmt.Errorf("read who refers to %d targets: %w", len(targets), err)
 	}
@@ -181,7 +197,7 @@ var ErrTooMuch = errors.New("the records are too large to be read together")
 func (r *Reader) LoadAll(ctx context.Context, keys []record.Key) (map[record.Key]record.Record, error) {
 	loaded := make(map[record.Key]record.Record, len(keys))
 	bytes := 0
-	err := r.together(ctx, recordColumns, keys, func(rows pgx.Rows) error {
+	err := r.together(ctx, lookup{columns: recordColumns}, keys, func(rows pgx.Rows) error {
 		for rows.Next() {
 			rec, err := scanRecord(rows)
 			if err != nil {
@@ -203,7 +219,7 @@ func (r *Reader) LoadAll(ctx context.Context, keys []record.Key) (map[record.Key
 // There tells which of some records, of any collections, are there, in one round trip.
 func (r *Reader) There(ctx context.Context, keys []record.Key) (map[record.Key]bool, error) {
 	there := make(map[record.Key]bool, len(keys))
-	err := r.together(ctx, "r.collection, r.did, r.rkey", keys, func(rows pgx.Rows) error {
+	err := r.together(ctx, lookup{columns: "r.collection, r.did, r.rkey"}, keys, func(rows pgx.Rows) error {
 		for rows.Next() {
 			key, err := scanKey(rows)
 			if err != nil {
@@ -219,9 +235,17 @@ func (r *Reader) There(ctx context.Context, keys []record.Key) (map[record.Key]b
 	return there, nil
 }
 
+// lookup is what [Reader.together] asks of the records r that are there, with k.ord
+// their place among the keys of their collection.
+type lookup struct {
+	columns, join string
+	more          string // what follows the conditions, with $1, $2, … for args
+	args          []any
+}
+
 // together asks for columns of records: a statement for each collection that has a
 // partition, and one for all the others, sent at once.
-func (r *Reader) together(ctx context.Context, columns string, keys []record.Key, read func(pgx.Rows) error) error {
+func (r *Reader) together(ctx context.Context, l lookup, keys []record.Key, read func(pgx.Rows) error) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -234,13 +258,18 @@ func (r *Reader) together(ctx context.Context, columns string, keys []record.Key
 			}
 			continue
 		}
-		batch.Queue("SELECT "+columns+" FROM unnest($1::text[], $2::text[]) AS k (did, rkey)"+
-			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey WHERE r.collection = "+quote(string(collection))+" AND "+ofActive, n.dids, n.rkeys).Query(read)
+		q := &statement{args: slices.Clone(l.args)}
+		q.write("SELECT ", l.columns, " FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) WITH ORDINALITY AS k (did, rkey, ord)",
+			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey ", l.join, " WHERE r.collection = ", quote(string(collection)), " AND ", ofActive, l.more)
+		batch.Queue(q.String(), q.args...).Query(read)
 	}
 	if len(foreign) > 0 {
 		collections, n := splitKeys(foreign)
-		batch.Queue("SELECT "+columns+" FROM unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)"+
-			" JOIN records_foreign r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey WHERE "+ofActive, collections, n.dids, n.rkeys).Query(read)
+		q := &statement{args: slices.Clone(l.args)}
+		q.write("SELECT ", l.columns, " FROM unnest(", q.arg(collections), "::text[], ", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) WITH ORDINALITY",
+			" AS k (collection, did, rkey, ord) JOIN records_foreign r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey ", l.join,
+			" WHERE ", ofActive, l.more)
+		batch.Queue(q.String(), q.args...).Query(read)
 	}
 	return ended(ctx, r.pool.SendBatch(ctx, batch).Close())
 }

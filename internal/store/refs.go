@@ -32,21 +32,23 @@ type arrival struct {
 // batch itself are not in refs yet, and get outbox rows anyway.
 func (p *present) queueReferrers(batch *pgx.Batch, changes []keyChange) {
 	var uris []string
+	var hashes []int64
 	var keys []record.Key
 	for i := range changes {
 		if changes[i].Action != record.Delete {
-			uris, keys = append(uris, changes[i].Key.String()), append(keys, changes[i].Key)
+			uri := changes[i].Key.String()
+			uris, hashes, keys = append(uris, uri), append(hashes, TargetHash(uri)), append(keys, changes[i].Key)
 		}
 	}
 	if len(uris) == 0 {
 		return
 	}
 	batch.Queue(`
-		SELECT u.ord, s.collection, s.did, s.rkey FROM unnest($1::text[]) WITH ORDINALITY AS u (uri, ord)
+		SELECT u.ord, s.collection, s.did, s.rkey FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS u (uri, hash, ord)
 		CROSS JOIN LATERAL (
 			SELECT DISTINCT collection, did, rkey FROM refs
-			WHERE hashtextextended(target, 0) = hashtextextended(u.uri, 0) AND target = u.uri
-			ORDER BY collection, did, rkey LIMIT $2) s`, uris, maxReferrers+1).
+			WHERE target_hash = u.hash AND target = u.uri
+			ORDER BY collection, did, rkey LIMIT $3) s`, uris, hashes, maxReferrers+1).
 		Query(func(rows pgx.Rows) error {
 			var ord int
 			var from record.Key
@@ -79,22 +81,15 @@ func (w *Writer) decideReferrers(e *effect, p *present, key record.Key, version 
 // writeRefs removes the references of the records that are deleted or replaced. The
 // new ones come by COPY, see [copyRefs].
 func (e *effect) writeRefs(batch *pgx.Batch) {
-	sources := slices.Clone(e.deletes)
-	for i := range e.updates {
-		sources = append(sources, e.updates[i].Key)
-	}
-	if len(sources) == 0 {
+	if len(e.ended) == 0 {
 		return
 	}
-	collections, n := splitKeys(sources)
-	args := []any{collections, n.dids, n.rkeys}
-	const remove = `DELETE FROM refs USING unnest($1::text[], $2::text[], $3::text[]) AS k (collection, did, rkey)
-		WHERE refs.collection = k.collection AND refs.did = k.did AND refs.rkey = k.rkey`
+	const remove = "DELETE FROM refs WHERE version = ANY ($1)"
 	if e.silent {
-		batch.Queue(remove, args...)
+		batch.Queue(remove, e.ended)
 		return
 	}
-	batch.Queue(remove+" RETURNING refs.collection, refs.did, refs.rkey, refs.target", args...).Query(func(rows pgx.Rows) error {
+	batch.Queue(remove+" RETURNING collection, did, rkey, target", e.ended).Query(func(rows pgx.Rows) error {
 		var from record.Key
 		var target string
 		_, err := pgx.ForEachRow(rows, []any{&from.Collection, &from.DID, &from.Rkey, &target}, func() error {
@@ -120,11 +115,11 @@ func (r *Reader) Referrers(ctx context.Context, target string, after Referrer, l
 	}
 	found, err := collect(ctx, r.pool, scan, `
 		SELECT r.collection, r.did, r.rkey, r.path FROM refs r
-		WHERE hashtextextended(r.target, 0) = hashtextextended($1::text, 0) AND r.target = $1
+		WHERE r.target_hash = $7 AND r.target = $1
 			AND (r.collection, r.did, r.rkey) >= ($2, $3, $4) AND (r.collection, r.did, r.rkey, r.path) > ($2, $3, $4, $5)
 			AND `+ofActive+`
 		ORDER BY r.collection, r.did, r.rkey, r.path LIMIT $6`,
-		planned, target, after.Key.Collection, after.Key.DID, after.Key.Rkey, after.Path, limit)
+		planned, target, after.Key.Collection, after.Key.DID, after.Key.Rkey, after.Path, limit, TargetHash(target))
 	if err != nil {
 		return nil, fmt.Errorf("read who refers to %s: %w", target, err)
 	}

@@ -85,6 +85,12 @@ func put(k record.Key, n int) store.Change {
 	}
 }
 
+// naming gives a change a reference.
+func naming(c store.Change, target syntax.ATURI) store.Change {
+	c.Refs = append(c.Refs, record.Ref{Path: "ref", Target: target})
+	return c
+}
+
 func remove(k record.Key, n int) store.Change {
 	return store.Change{Action: record.Delete, Key: k, Rev: rev(n)}
 }

@@ -64,7 +64,7 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	same, changed, gone, added := key(alice, expressions, "same"), key(alice, layers, "changed"), key(alice, expressions, "gone"), key(bob, expressions, "added")
 	inactive, status := false, "deactivated"
 	require.NoError(t, w.writer.Apply(ctx, store.Batch{
-		Host: "relay.test", Cursor: 5, Changes: []store.Change{put(same, 1), put(changed, 2), put(gone, 3)},
+		Host: "relay.test", Cursor: 5, Changes: []store.Change{naming(put(same, 1), "at://did:plc:alice"), put(changed, 2), put(gone, 3)},
 		Repos: []store.RepoUpdate{{DID: "did:plc:sleeper", Active: &inactive, Status: &status}},
 	}))
 	before, err := w.reader.Get(ctx, same)
@@ -80,7 +80,7 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	}
 
 	h := w.heirs()
-	h.apply(t, 4, put(same, 1), put(changed, 4), put(added, 5))
+	h.apply(t, 4, naming(put(same, 1), "at://did:plc:alice"), put(changed, 4), put(added, 5))
 	require.ErrorIs(t, h.Switch(ctx), store.ErrBehind, "the cursor")
 	require.NoError(t, h.Align(ctx, []syntax.NSID{expressions, layers}))
 	comparison, err := h.Compare(ctx)
@@ -140,7 +140,12 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	seq, ok, err := w.writer.Cursor(ctx, "relay.test")
 	require.NoError(t, err)
 	require.Equal(t, []any{int64(1 << 40), true}, []any{seq, ok})
-	w.apply(put(key(alice, layers, "after"), 9))
+	named, _, err := w.reader.References(ctx, store.ReferenceQuery{Source: &same, Limit: 5})
+	require.NoError(t, err)
+	require.Equal(t, []store.Reference{{Source: same, Path: "ref", Target: "at://did:plc:alice"}}, named, "references have the version that their record was given")
+	w.apply(put(key(alice, layers, "after"), 9), remove(same, 9))
+	require.Empty(t, w.texts("SELECT target FROM refs"))
+	w.apply(put(same, 10))
 	_, err = w.reader.Get(ctx, key(alice, layers, "after"))
 	require.NoError(t, err)
 	require.NoError(t, h.Drop(ctx))

@@ -78,9 +78,9 @@ func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target
 		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM (
 				SELECT DISTINCT collection, did, rkey FROM refs
-				WHERE hashtextextended(target, 0) = hashtextextended($2::text, 0) AND target = $2 AND (collection, did, rkey) > ($3, $4, $5)
+				WHERE target_hash = $7 AND target = $2 AND (collection, did, rkey) > ($3, $4, $5)
 			) s JOIN routes USING (collection) WHERE routes.target = rtrim($1, '+') ORDER BY collection, did, rkey LIMIT $6`,
-			planned, target, s.referent, s.afterCollection, s.afterDID, s.after, limit)
+			planned, target, s.referent, s.afterCollection, s.afterDID, s.after, limit, TargetHash(s.referent))
 	case s.did != "":
 		return collect(ctx, tx, scanKey, `
 			SELECT collection, did, rkey FROM records WHERE collection = $1 AND did = $2 AND rkey > $3 ORDER BY rkey LIMIT $4`,
