@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/layers-pub/layers-appview/indexer/firehose"
+	"github.com/layers-pub/layers-appview/indexer/verify"
 )
 
 // line is one run of the indexer while it holds the lock.
@@ -24,6 +25,7 @@ type line struct {
 	slots   chan *slot // in the order of the stream
 	jobs    chan *slot // the same, for whichever worker is free
 	orders  chan order // to be carried out between two batches
+	turns   turns
 	taken   takenCounters
 	ended   chan struct{}
 
@@ -49,6 +51,7 @@ func newLine(ctx context.Context, cfg Config) (*line, error) {
 		window:  newWindow(cfg.Window, cfg.WindowBytes),
 		holds:   newHolds(),
 		gate:    newGate(),
+		turns:   newTurns(),
 		taken:   newTakenCounters(cfg.Catalog),
 		orders:  make(chan order),
 		ended:   make(chan struct{}),
@@ -127,14 +130,17 @@ func (l *line) room(ctx context.Context, frame firehose.Frame) error {
 }
 
 func (l *line) work(ctx context.Context) error {
+	ctx = verify.Aside(ctx, l.turns.leave, l.turns.take)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case s := <-l.jobs:
+			l.turns.take()
 			s.began = traceTime()
 			s.outcome = l.examine(ctx, s.frame)
 			s.ended = traceTime()
+			l.turns.leave()
 			close(s.done)
 		}
 	}

@@ -17,6 +17,7 @@ const (
 	keyCacheSize = 50_000           // parsed keys; about 200 bytes each
 	lookupTime   = 10 * time.Second // one look-up of an identity
 	lookupTries  = 3
+	soon         = time.Millisecond // what is known already comes sooner
 
 	// An account whose signatures do not fit is looked up afresh this often and no
 	// more, lest forged commits be paid for by the directory of identities.
@@ -91,12 +92,31 @@ func (k *keyring) verify(account *identity.Identity, commit signedCommit) error 
 	return nil
 }
 
+// Aside returns a context with which a verifier calls leave when it has to wait for an
+// identity, which may take seconds, and back once it has it.
+func Aside(ctx context.Context, leave, back func()) context.Context {
+	return context.WithValue(ctx, asideKey{}, aside{leave, back})
+}
+
+type (
+	asideKey struct{}
+	aside    struct{ leave, back func() }
+)
+
 // lookup asks for the identity; again, where it is the directory that all accounts
 // share that failed. A host that an account names itself is asked once: accounts
 // could otherwise hold up the line by naming hosts that hang. A DID that does not
 // exist is a refusal; a network that stays silent is as well, in the end, since the
 // stream must go on.
 func (k *keyring) lookup(ctx context.Context, did syntax.DID) (*identity.Identity, error) {
+	if a, ok := ctx.Value(asideKey{}).(aside); ok {
+		left := time.AfterFunc(soon, a.leave)
+		defer func() {
+			if !left.Stop() {
+				a.back()
+			}
+		}()
+	}
 	for try := 1; ; try++ {
 		account, err := k.lookupOnce(ctx, did)
 		switch {

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/identity"
@@ -58,6 +59,35 @@ func TestLookupsThatFail(t *testing.T) {
 			}
 			require.Equal(t, c.asked, directory.asked)
 		})
+	}
+}
+
+// TestAsideWhileALookupLasts has a caller go aside before a look-up is answered, and come back
+// after.
+func TestAsideWhileALookupLasts(t *testing.T) {
+	t.Parallel()
+	f := newForger(t)
+	var left, back atomic.Int32
+	gone := make(chan struct{}, 1)
+	ctx := verify.Aside(t.Context(), func() { left.Add(1); gone <- struct{}{} }, func() { back.Add(1) })
+
+	_, err := verify.New(waiting{f.keys, gone}).Commit(ctx, f.writes().seal(), all)
+	require.NoError(t, err)
+	require.Equal(t, []int32{1, 1}, []int32{left.Load(), back.Load()})
+}
+
+// waiting answers once the caller has gone aside.
+type waiting struct {
+	*keys
+	gone <-chan struct{}
+}
+
+func (w waiting) LookupDID(ctx context.Context, did syntax.DID) (*identity.Identity, error) {
+	select {
+	case <-w.gone:
+		return w.keys.LookupDID(ctx, did)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
