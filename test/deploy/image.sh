@@ -131,7 +131,10 @@ for option in "$@"; do
 		get_syft
 		"$syft" scan --quiet --output spdx-json "file:$files/layers" >"$work/sbom.json"
 		grep -q '"pkg:golang/github.com/jackc/pgx/v5@' "$work/sbom.json" || fail "the list of contents has no pgx"
-		echo "image: $(grep -c '"SPDXID": "SPDXRef-Package' "$work/sbom.json") packages in its list of contents"
+		listed=$(grep -o '"referenceLocator": *"pkg:golang/[^"]*"' "$work/sbom.json" | sort -u | wc -l)
+		modules=$(go version -m "$files/layers" | grep -c $'^\tdep\t')
+		[ "$listed" -ge "$modules" ] || fail "the list of contents has $listed packages, the program $modules modules"
+		echo "image: $listed packages in its list of contents, for $modules modules of the program"
 		;;
 	*) fail "no option $option" ;;
 	esac
