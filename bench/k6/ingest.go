@@ -41,12 +41,18 @@ func (b *bench) ingest(ctx context.Context, rate float64) (in *ingest, err error
 	if err != nil {
 		return in, err
 	}
-	if _, err := in.indexer.Await(ctx, "firehose connected"); err != nil {
-		return in, err
+	_, err = in.indexer.Await(ctx, "firehose connected")
+	return in, err
+}
+
+// begin has the rate be counted from now on. There may be no ingest at all.
+func (in *ingest) begin(ctx context.Context) (err error) {
+	if in == nil {
+		return nil
 	}
 	in.before, err = in.records(ctx)
 	in.began = time.Now()
-	return in, err
+	return err
 }
 
 func (in *ingest) records(ctx context.Context) (n int, err error) {
@@ -56,6 +62,9 @@ func (in *ingest) records(ctx context.Context) (n int, err error) {
 
 // rate is how many records a second came into PostgreSQL; edits are not counted.
 func (in *ingest) rate(ctx context.Context) float64 {
+	if in == nil {
+		return 0
+	}
 	now, err := in.records(ctx)
 	if err != nil {
 		return 0

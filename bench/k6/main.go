@@ -27,7 +27,7 @@ type options struct {
 	records, annotations int
 	searches, graphs     int
 	different            int
-	duration             time.Duration
+	duration, warmUp     time.Duration
 	only                 string
 	program              string
 }
@@ -40,6 +40,7 @@ func main() {
 	flag.IntVar(&o.graphs, "graphs", 50, "connections that ask for neighbourhoods of three hops")
 	flag.IntVar(&o.different, "different", 2_000, "how many different questions there are of each kind")
 	flag.DurationVar(&o.duration, "duration", 30*time.Second, "of each measurement")
+	flag.DurationVar(&o.warmUp, "warm-up", 45*time.Second, "so long both go on before anything is measured beside ingest, for the compilers of the stores")
 	flag.StringVar(&o.only, "only", "search,graph,search+ingest,graph+ingest,search+kept,graph+kept", "what to measure, in this order; `kinds` with ingest need theirs alone before them")
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.Parse()

@@ -99,19 +99,21 @@ func (b *bench) measure(ctx context.Context, name string) (err error) {
 	if beside == "kept" {
 		api = b.kept
 	}
-	if _, err := b.load(ctx, api, dir, questions, kind, min(b.duration, 10*time.Second)); err != nil { // warms caches and compilers
-		return err
-	}
-	processes := map[int]string{api.PID(): "API"}
-	taken := func() float64 { return 0 }
+	processes, warmUp := map[int]string{api.PID(): "API"}, min(b.duration, 10*time.Second)
+	var in *ingest
 	if beside == "ingest" {
-		in, err := b.ingest(ctx, b.alone[kind].Rate/4) // a fifth of all that is done
-		if err != nil {
+		if in, err = b.ingest(ctx, b.alone[kind].Rate/4); err != nil { // a fifth of all that is done
 			return err
 		}
 		defer func() { err = errors.Join(err, in.stop()) }()
 		processes[in.indexer.PID()], processes[in.network.PID()] = "indexer", "network"
-		taken = func() float64 { return in.rate(ctx) }
+		warmUp = b.warmUp
+	}
+	if _, err := b.load(ctx, api, dir, questions, kind, warmUp); err != nil { // caches and compilers
+		return err
+	}
+	if err := in.begin(ctx); err != nil {
+		return err
 	}
 	meter := usage.Measure(b.world.Servers, processes)
 	got, err := b.load(ctx, api, dir, questions, kind, b.duration)
@@ -122,7 +124,7 @@ func (b *bench) measure(ctx context.Context, name string) (err error) {
 	if beside == "" {
 		b.alone[kind] = got
 	}
-	b.print(name, got, used, taken())
+	b.print(name, got, used, in.rate(ctx))
 	return nil
 }
 

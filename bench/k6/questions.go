@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -50,6 +51,9 @@ func (b *bench) open(ctx context.Context, servers scratch.Servers) (err error) {
 		return err
 	}
 	if err := b.fillTables(ctx); err != nil {
+		return err
+	}
+	if err := b.refreshStatistics(ctx); err != nil {
 		return err
 	}
 	fmt.Printf("%d records with %d annotations, in all stores after %s\n", len(b.world.Keys), counted, time.Since(began).Round(time.Second))
@@ -100,6 +104,16 @@ func (b *bench) fillTables(ctx context.Context) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// refreshStatistics works out what an indexer would otherwise work out when it starts.
+func (b *bench) refreshStatistics(ctx context.Context) error {
+	refresh := exec.CommandContext(ctx, b.program, "stats", "refresh")
+	refresh.Env = append(b.world.Environment(), "LOG_LEVEL=warn")
+	if output, err := refresh.CombinedOutput(); err != nil {
+		return fmt.Errorf("layers stats refresh: %w\n%s", err, output)
+	}
+	return nil
 }
 
 // ask writes the addresses that k6 asks for, of one kind.

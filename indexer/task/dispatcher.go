@@ -129,9 +129,12 @@ func (l *dispatchLine) runOnce(ctx context.Context) time.Duration {
 		}
 		l.failures++
 		return backoff(l.failures - 1)
-	case n > 0:
+	case n >= l.cfg.BatchSize:
 		l.failures, l.idle = 0, 0
 		return 0
+	case n > 0: // the next task is to be fuller: one of a single record costs as much as one of twenty
+		l.failures, l.idle = 0, 0
+		return l.cfg.Idle
 	default:
 		l.failures = 0
 		l.idle = min(max(2*l.idle, shortestIdle), l.cfg.Idle)

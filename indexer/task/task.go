@@ -39,7 +39,7 @@ type Config struct {
 	BatchSize   int           // records in a task; 256
 	InFlight    int           // tasks of a target that may wait in Redis at a time; 32
 	Lease       time.Duration // for which a dispatched row is not dispatched again; 1 min
-	Idle        time.Duration // longest wait between two looks at an empty outbox; 200 ms
+	Idle        time.Duration // longest wait between two looks at an outbox that has less than a task's worth; 200 ms
 	Concurrency int           // tasks that one process works on at a time, for each target; 4
 	Timeout     time.Duration // for one task; 2 min, far below the hour for which Elasticsearch remembers deletes
 	Grace       time.Duration // for tasks under way when Workers stop; 20 s
