@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -416,6 +417,16 @@ func TestReadyNamesWhatItDoesWithout(t *testing.T) {
 	require.JSONEq(t, `{"status":"ready","degraded":{"neo4j":"unreachable"}}`, got.body)
 }
 
+func TestReadyNamesWhatIsBeingFilled(t *testing.T) {
+	t.Parallel()
+	b := start(t, Config{}, notFound,
+		Check{Name: "graph", Ping: func(context.Context) error { return nil }},
+		Check{Name: "search", Ping: func(context.Context) error { return fmt.Errorf("fulltext: %w", ErrFilling) }})
+	got := b.do(t, "GET", "/ready")
+	require.Equal(t, http.StatusOK, got.status)
+	require.JSONEq(t, `{"status":"ready","incomplete":{"search":"being filled"}}`, got.body)
+}
+
 func TestReadinessIsReusedForASecond(t *testing.T) {
 	t.Parallel()
 	var pings int
@@ -423,12 +434,11 @@ func TestReadinessIsReusedForASecond(t *testing.T) {
 	now := time.Unix(1000, 0)
 	r.now = func() time.Time { return now }
 	for range 5 {
-		failed, _ := r.failing()
-		require.Len(t, failed, 1)
+		require.Len(t, r.look().failing, 1)
 	}
 	require.Equal(t, 1, pings)
 	now = now.Add(readyFor)
-	r.failing()
+	r.look()
 	require.Equal(t, 2, pings)
 }
 

@@ -19,6 +19,10 @@ type Check struct {
 	Optional bool
 }
 
+// ErrFilling is what a Ping returns, wrapped or not, where what it asks answers but is
+// being filled, so that answers may lack records.
+var ErrFilling = errors.New("it is being filled")
+
 const (
 	readyFor     = time.Second     // how long an outcome is reused, so that probes cost little
 	checkTimeout = 2 * time.Second // after which a check counts as failed
@@ -32,21 +36,27 @@ type readiness struct {
 
 	mu      sync.Mutex // held while the checks run: one run serves all who ask meanwhile
 	checked time.Time
-	failed  map[string]string // what has to answer
-	missing map[string]string // what is optional
+	found   findings
+}
+
+// findings name what is not as it should be, with why in a word or two. Addresses and
+// driver messages go to the log alone.
+type findings struct {
+	failing    map[string]string // what has to answer, and does not
+	degraded   map[string]string // what is optional, and does not answer
+	incomplete map[string]string // what answers, and may lack records
 }
 
 func newReadiness(checks []Check, logger *slog.Logger) *readiness {
 	return &readiness{checks: checks, logger: logger, now: time.Now}
 }
 
-// failing names what does not answer, with why in a word or two: what has to, and what
-// is optional. Addresses and driver messages go to the log alone.
-func (r *readiness) failing() (failed, missing map[string]string) {
+// look runs the checks, if that was not done just now.
+func (r *readiness) look() findings {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.checked.IsZero() && r.now().Sub(r.checked) < readyFor {
-		return r.failed, r.missing
+		return r.found
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
@@ -56,23 +66,32 @@ func (r *readiness) failing() (failed, missing map[string]string) {
 		wg.Go(func() { errs[i] = check.Ping(ctx) })
 	}
 	wg.Wait()
-	failed, missing = map[string]string{}, map[string]string{}
+	found := findings{failing: map[string]string{}, degraded: map[string]string{}, incomplete: map[string]string{}}
 	for i, err := range errs {
-		if err == nil {
-			continue
-		}
-		check, kind := r.checks[i], failed
-		if check.Optional {
-			kind = missing
-		}
-		r.logger.Warn("not ready", slog.String("check", check.Name), slog.Bool("optional", check.Optional), slog.Any("error", err))
-		kind[check.Name] = "unreachable"
-		if errors.Is(err, context.DeadlineExceeded) {
-			kind[check.Name] = "no answer in time"
+		if err != nil {
+			found.add(r.checks[i], err, r.logger)
 		}
 	}
-	r.checked, r.failed, r.missing = r.now(), failed, missing
-	return failed, missing
+	r.checked, r.found = r.now(), found
+	return found
+}
+
+// add takes down what is wrong with what a check asks.
+func (f *findings) add(check Check, err error, logger *slog.Logger) {
+	if errors.Is(err, ErrFilling) { // who fills it logs that
+		f.incomplete[check.Name] = "being filled"
+		return
+	}
+	logger.Warn("not ready", slog.String("check", check.Name), slog.Bool("optional", check.Optional), slog.Any("error", err))
+	why := "unreachable"
+	if errors.Is(err, context.DeadlineExceeded) {
+		why = "no answer in time"
+	}
+	if check.Optional {
+		f.degraded[check.Name] = why
+	} else {
+		f.failing[check.Name] = why
+	}
 }
 
 // answerReady says whether this process should be sent requests.
@@ -80,13 +99,16 @@ func (s *Server) answerReady(c echo.Context) error {
 	if s.draining.Load() {
 		return c.JSON(http.StatusServiceUnavailable, map[string]any{"status": "draining"})
 	}
-	failed, missing := s.ready.failing()
+	found := s.ready.look()
 	detail := map[string]any{"status": "ready"}
-	if len(missing) > 0 {
-		detail["degraded"] = missing
+	if len(found.degraded) > 0 {
+		detail["degraded"] = found.degraded
 	}
-	if len(failed) > 0 {
-		detail["status"], detail["failing"] = "unready", failed
+	if len(found.incomplete) > 0 {
+		detail["incomplete"] = found.incomplete
+	}
+	if len(found.failing) > 0 {
+		detail["status"], detail["failing"] = "unready", found.failing
 		return c.JSON(http.StatusServiceUnavailable, detail)
 	}
 	return c.JSON(http.StatusOK, detail)

@@ -288,7 +288,7 @@ func (s *Service) path(c *Call) error {
 	if err != nil {
 		return graphError(err)
 	}
-	return c.Answer(graphPath{Found: found.Found, Hops: found.Hops, Nodes: nodeViews(found.Nodes), Edges: edgeViews(found.Edges), Degraded: found.Degraded})
+	return c.Answer(graphPath{Found: found.Found, Hops: found.Hops, Nodes: nodeViews(found.Nodes), Edges: edgeViews(found.Edges), caveats: caveats(found.Caveats)})
 }
 
 func (s *Service) grounded(c *Call) error {
@@ -298,5 +298,5 @@ func (s *Service) grounded(c *Call) error {
 	if err != nil {
 		return graphError(err)
 	}
-	return c.Answer(grounding{Entries: nodeViews(found.Entries), Neighbors: neighborViews(found.Neighbors), Cursor: found.Cursor, Degraded: found.Degraded})
+	return c.Answer(grounding{Entries: nodeViews(found.Entries), Neighbors: neighborViews(found.Neighbors), Cursor: found.Cursor, caveats: caveats(found.Caveats)})
 }

@@ -88,6 +88,17 @@ func TestGraphRoutesAnswer(t *testing.T) {
 	require.Len(t, p.Nodes, 1)
 	require.True(t, p.Node.Dangling)
 
+	// While the graph is being filled, its answers say so.
+	require.False(t, p.Incomplete || n.Incomplete || g.Incomplete || way.Incomplete)
+	_, err := w.db.Pool.Exec(t.Context(), "INSERT INTO sweeps (version, target, collection) VALUES (1, 'relations', 'pub.layers.graph.graphNode')")
+	require.NoError(t, err)
+	w.get(t, at(b.key.String(), "neighborhood"), nil, &p)
+	w.get(t, at(b.key.String(), "neighbors"), nil, &n)
+	w.get(t, "/graph/grounded", url.Values{"knowledge": {"Q283"}}, &g)
+	w.get(t, "/graph/path", url.Values{"from": {a.key.String()}, "to": {b.key.String()}}, &way)
+	require.True(t, p.Incomplete && n.Incomplete && g.Incomplete && way.Incomplete)
+	require.True(t, p.isDegraded(), "so that it is not kept")
+
 	for target, name := range map[string]string{
 		at(a.key.String(), "neighborhood") + "?depth=6":       "InvalidRequest",
 		at(a.key.String(), "neighbors") + "?edge_type=EATS":   "InvalidRequest",

@@ -32,34 +32,37 @@ type (
 		Node      graphNode       `json:"node"`
 		Neighbors []graphNeighbor `json:"neighbors"`
 		Cursor    string          `json:"cursor,omitempty"`
-		Degraded  bool            `json:"degraded,omitempty"`
+		caveats
 	}
 	grounding struct {
 		Entries   []graphNode     `json:"entries"`
 		Neighbors []graphNeighbor `json:"neighbors"`
 		Cursor    string          `json:"cursor,omitempty"`
-		Degraded  bool            `json:"degraded,omitempty"`
+		caveats
 	}
 	part struct {
 		Node      graphNode   `json:"node"`
 		Nodes     []graphNode `json:"nodes"`
 		Edges     []graphEdge `json:"edges"`
 		Truncated bool        `json:"truncated"`
-		Degraded  bool        `json:"degraded,omitempty"`
+		caveats
 	}
 	graphPath struct {
-		Found    bool        `json:"found"`
-		Hops     int         `json:"hops"`
-		Nodes    []graphNode `json:"nodes"`
-		Edges    []graphEdge `json:"edges"`
-		Degraded bool        `json:"degraded,omitempty"`
+		Found bool        `json:"found"`
+		Hops  int         `json:"hops"`
+		Nodes []graphNode `json:"nodes"`
+		Edges []graphEdge `json:"edges"`
+		caveats
 	}
 )
 
-func (a neighbors) isDegraded() bool { return a.Degraded }
-func (a grounding) isDegraded() bool { return a.Degraded }
-func (a part) isDegraded() bool      { return a.Degraded }
-func (a graphPath) isDegraded() bool { return a.Degraded }
+// caveats are what any of them may have to say of itself.
+type caveats struct {
+	Degraded   bool `json:"degraded,omitempty"`
+	Incomplete bool `json:"incomplete,omitempty"`
+}
+
+func (c caveats) isDegraded() bool { return c.Degraded || c.Incomplete }
 
 func nodeView(n traversal.Node) graphNode {
 	return graphNode{
@@ -100,11 +103,11 @@ func neighborViews(list []traversal.Neighbor) []graphNeighbor {
 }
 
 func neighborsView(n traversal.Neighbors) neighbors {
-	return neighbors{Node: nodeView(n.Root), Neighbors: neighborViews(n.Neighbors), Cursor: n.Cursor, Degraded: n.Degraded}
+	return neighbors{Node: nodeView(n.Root), Neighbors: neighborViews(n.Neighbors), Cursor: n.Cursor, caveats: caveats(n.Caveats)}
 }
 
 func partView(p traversal.Part) part {
-	return part{Node: nodeView(p.Root), Nodes: nodeViews(p.Nodes), Edges: edgeViews(p.Edges), Truncated: p.Truncated, Degraded: p.Degraded}
+	return part{Node: nodeView(p.Root), Nodes: nodeViews(p.Nodes), Edges: edgeViews(p.Edges), Truncated: p.Truncated, caveats: caveats(p.Caveats)}
 }
 
 // Schemas and examples of the views.
@@ -143,11 +146,15 @@ func graphDegraded() Schema {
 	return Boolean("True where the graph's own store was away and another one answered, which may be behind.")
 }
 
+func graphIncomplete() Schema {
+	return Boolean("True while the graph is being filled, as after it was turned on: records may be missing.")
+}
+
 func neighborsAnswer() Answer {
 	return Answer{
 		Description: "A page of edges.",
 		Schema: Named("GraphNeighbors", Object(map[string]Schema{
-			"node": graphNodeSchema(), "neighbors": List(neighborSchema()), "cursor?": cursorSchema(), "degraded?": graphDegraded(),
+			"node": graphNodeSchema(), "neighbors": List(neighborSchema()), "cursor?": cursorSchema(), "degraded?": graphDegraded(), "incomplete?": graphIncomplete(),
 		})),
 		Example: neighborsView(traversal.Neighbors{Root: exampleNode(0), Neighbors: []traversal.Neighbor{{Edge: exampleEdge(), Node: exampleEntry()}}}),
 	}
@@ -157,7 +164,7 @@ func groundingAnswer() Answer {
 	return Answer{
 		Description: "The entries, and a page of what refers to them.",
 		Schema: Object(map[string]Schema{
-			"entries": List(graphNodeSchema()), "neighbors": List(neighborSchema()), "cursor?": cursorSchema(), "degraded?": graphDegraded(),
+			"entries": List(graphNodeSchema()), "neighbors": List(neighborSchema()), "cursor?": cursorSchema(), "degraded?": graphDegraded(), "incomplete?": graphIncomplete(),
 		}),
 		Example: grounding{
 			Entries:   nodeViews([]traversal.Node{exampleEntry()}),
@@ -171,7 +178,7 @@ func partAnswer() Answer {
 		Description: "A part of the graph: nodes by depth, and the edges between them.",
 		Schema: Named("GraphPart", Object(map[string]Schema{
 			"node": graphNodeSchema(), "nodes": List(graphNodeSchema()), "edges": List(graphEdgeSchema()),
-			"truncated": Boolean("Whether more nodes or edges are within reach."), "degraded?": graphDegraded(),
+			"truncated": Boolean("Whether more nodes or edges are within reach."), "degraded?": graphDegraded(), "incomplete?": graphIncomplete(),
 		})),
 		Example: partView(traversal.Part{Root: exampleNode(0), Nodes: []traversal.Node{exampleNode(0), exampleEntry()}, Edges: []traversal.Edge{exampleEdge()}}),
 	}
@@ -182,7 +189,7 @@ func pathAnswer() Answer {
 		Description: "The way, or that there is none.",
 		Schema: Object(map[string]Schema{
 			"found": Boolean("Whether there is a way."), "hops": Integer("Edges of the way, or the most that were looked for."),
-			"nodes": List(graphNodeSchema()), "edges": List(graphEdgeSchema()), "degraded?": graphDegraded(),
+			"nodes": List(graphNodeSchema()), "edges": List(graphEdgeSchema()), "degraded?": graphDegraded(), "incomplete?": graphIncomplete(),
 		}),
 		Example: graphPath{Found: true, Hops: 1, Nodes: nodeViews([]traversal.Node{exampleNode(0), exampleEntry()}), Edges: edgeViews([]traversal.Edge{exampleEdge()})},
 	}

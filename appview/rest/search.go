@@ -19,7 +19,7 @@ import (
 // searcher answers questions; *search.Searcher and *fulltext.Searcher do.
 type searcher interface {
 	Search(context.Context, query.Question) (query.Answer, error)
-	Complete(context.Context, query.Completion) ([]query.Completed, error)
+	Complete(context.Context, query.Completion) (query.Titles, error)
 }
 
 // Search is what the search endpoints answer from.
@@ -112,8 +112,8 @@ func (s *Service) completionRoute(t *recordType) Route {
 		Params:      []Param{Required(Text("q", "What was typed so far.", "yor")), Limit(query.MaxCompleted, 10)},
 		Answer: Answer{
 			Description: "Completions.",
-			Schema:      Object(map[string]Schema{"completions": List(completionSchema()), "degraded?": degradedSchema()}),
-			Example:     completions{Completions: []query.Completed{{URI: syntax.ATURI(exampleURI(t.collection.NSID)), CID: exampleCID, Type: t.collection.NSID, Title: "Yorùbá"}}},
+			Schema:      Object(map[string]Schema{"completions": List(completionSchema()), "degraded?": degradedSchema(), "incomplete?": incompleteSchema()}),
+			Example:     completions{Titles: query.Titles{Completions: []query.Completed{{URI: syntax.ATURI(exampleURI(t.collection.NSID)), CID: exampleCID, Type: t.collection.NSID, Title: "Yorùbá"}}}},
 		},
 		Handler: s.complete(t),
 		Cache:   Cache{For: keepFound, Of: []syntax.NSID{t.collection.NSID}, From: s.search.From},
@@ -121,7 +121,7 @@ func (s *Service) completionRoute(t *recordType) Route {
 }
 
 func (a searched) isDegraded() bool    { return a.Degraded || a.Incomplete }
-func (a completions) isDegraded() bool { return a.Degraded }
+func (a completions) isDegraded() bool { return a.Degraded || a.Incomplete }
 
 // textQuestion is what /search asks.
 func (s *Service) textQuestion(c *Call) (query.Question, error) {
@@ -245,16 +245,17 @@ func (s *Service) ask(ctx context.Context, q query.Question) (answer searched, e
 	return answer, refusal(err)
 }
 
+// completions are found ones, and whether they are the fallback's.
 type completions struct {
-	Completions []query.Completed `json:"completions"`
-	Degraded    bool              `json:"degraded,omitempty"`
+	query.Titles
+	Degraded bool `json:"degraded,omitempty"`
 }
 
 func (s *Service) complete(t *recordType) Handler {
 	return func(c *Call) error {
 		var answer completions
 		err := s.either(c.Ctx(), func(ctx context.Context, by searcher) (err error) {
-			answer.Completions, err = by.Complete(ctx, query.Completion{Types: []syntax.NSID{t.collection.NSID}, Text: c.Word("q"), Limit: c.Limit()})
+			answer.Titles, err = by.Complete(ctx, query.Completion{Types: []syntax.NSID{t.collection.NSID}, Text: c.Word("q"), Limit: c.Limit()})
 			return err
 		}, &answer.Degraded)
 		if err != nil {

@@ -10,6 +10,10 @@ func degradedSchema() Schema {
 	return Boolean("True where the search server is away and PostgreSQL answered in its place: the same hits in a coarser order.")
 }
 
+func incompleteSchema() Schema {
+	return Boolean("True while PostgreSQL's own search is being filled, as after it was turned on: records may be missing.")
+}
+
 func completionSchema() Schema {
 	return Object(map[string]Schema{
 		"uri": uriSchema("The record."), "cid": String("Of the record."), "type": String("The record's collection."), "title": String("The record's title."),
@@ -26,7 +30,7 @@ func answerSchema() Schema {
 		"total":     Object(map[string]Schema{"value": Integer("Number of hits."), "exact": Boolean("False where there are more than that.")}),
 		"facets?":   facets,
 		"cursor?":   cursorSchema(),
-		"degraded?": degradedSchema(), "incomplete?": Boolean("True while PostgreSQL's own search is being filled, as after it was turned on: records may be missing."),
+		"degraded?": degradedSchema(), "incomplete?": incompleteSchema(),
 	}))
 }
 

@@ -59,8 +59,8 @@ func (a away) Search(context.Context, query.Question) (query.Answer, error) {
 	return query.Answer{}, a.err
 }
 
-func (a away) Complete(context.Context, query.Completion) ([]query.Completed, error) {
-	return nil, a.err
+func (a away) Complete(context.Context, query.Completion) (query.Titles, error) {
+	return query.Titles{}, a.err
 }
 
 func annotated(label string, confidence int) map[string]any {
@@ -127,6 +127,7 @@ func TestSearch(t *testing.T) {
 	w.get(t, "/corpora/autocomplete", url.Values{"q": {"TREEB"}}, &completed)
 	require.Len(t, completed.Completions, 1)
 	require.Equal(t, "Yorùbá treebank", completed.Completions[0].Title)
+	require.False(t, completed.Incomplete)
 
 	w.setActive(t, alice, false)
 	require.Empty(t, ask("/search", url.Values{"q": {"yoruba dara"}}).Hits)
@@ -163,6 +164,11 @@ func TestSearchRefusesAndFallsBack(t *testing.T) {
 	require.True(t, answer.Incomplete)
 	_, last := hitLines(t, w.ask(t, Prefix+"/search/export?q=dara"))
 	require.True(t, last.Incomplete)
+	var completed completions
+	w.get(t, "/corpora/autocomplete", url.Values{"q": {"treeb"}}, &completed)
+	require.True(t, completed.Incomplete)
+	require.True(t, completed.isDegraded(), "so that it is not kept")
+	require.Len(t, completed.Completions, 1)
 }
 
 // byTheirTexts asks for layers that name no language, on texts that do, until the text

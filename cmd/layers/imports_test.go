@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"internal/traversal": {"internal/record"},
 	"internal/graph":     {"internal/telemetry", "internal/record", "internal/traversal"},
 	// Beside the truth in the same database, but with no part in it.
-	"internal/store/relations":  {"internal/record", "internal/traversal"},
+	"internal/store/relations":  {"internal/record", "internal/traversal", "internal/store"},
 	"internal/store/fulltext":   {"internal/record", "internal/query", "internal/store"},
 	"internal/store/statistics": {"internal/record"},
 	"internal/store/layout":     {"internal/catalog", "internal/store"},

@@ -33,6 +33,7 @@ import (
 	"github.com/layers-pub/layers-appview/indexer/task"
 	"github.com/layers-pub/layers-appview/indexer/verify"
 	"github.com/layers-pub/layers-appview/internal/directory"
+	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/layout"
 	"github.com/layers-pub/layers-appview/internal/store/relations"
@@ -247,6 +248,9 @@ func (p *parts) server(queries *xrpc.Service, operated *admin.Service) (*appview
 	}
 	if queries != nil { // the indexer brings the schema along itself
 		checks = append(checks, appview.Check{Name: "schema", Ping: func(ctx context.Context) error { return store.CheckSchema(ctx, p.pool) }})
+		for _, target := range p.targets() {
+			checks = append(checks, appview.Check{Name: string(target), Ping: func(ctx context.Context) error { return p.filled(ctx, target) }, Optional: true})
+		}
 	}
 	follow := p.follow(queries)
 	endpoints, err := p.rest(queries, follow)
@@ -269,6 +273,15 @@ func (p *parts) server(queries *xrpc.Service, operated *admin.Service) (*appview
 		return nil, fmt.Errorf("preparing the server: %w", err)
 	}
 	return server, nil
+}
+
+// filled fails with [appview.ErrFilling] while a projection is being filled. That
+// PostgreSQL does not answer is for another check to say.
+func (p *parts) filled(ctx context.Context, target record.Target) error {
+	if filling, err := store.Filling(ctx, p.pool, target); err != nil || !filling {
+		return nil //nolint:nilerr // see above
+	}
+	return appview.ErrFilling
 }
 
 // indexer makes the line, whose changes projections follow by these routes.

@@ -11,25 +11,28 @@ import (
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j/dbtype"
 
+	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
-// accounts tells which accounts are not to be seen; see [store.Reader]. The graph
-// itself learns of it only when their records are projected again.
-type accounts interface {
+// truth knows what the graph itself does not; see [store.Reader]: which accounts are
+// not to be seen, of which the graph learns only when their records are projected again,
+// and whether it has yet to be filled.
+type truth interface {
 	Inactive(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error)
+	Filling(ctx context.Context, target record.Target) (bool, error)
 }
 
 // Traversals is the graph as questions are answered from it.
 type Traversals struct {
-	client   *Client
-	accounts accounts
+	client *Client
+	truth  truth
 }
 
 // NewTraversals makes a [traversal.Source] of the generation that is in use when each
 // question is asked.
-func NewTraversals(client *Client, accounts accounts) *Traversals {
-	return &Traversals{client: client, accounts: accounts}
+func NewTraversals(client *Client, truth truth) *Traversals {
+	return &Traversals{client: client, truth: truth}
 }
 
 const serverGrace = 100 * time.Millisecond // for which the server goes on after its client has given up
@@ -79,9 +82,14 @@ func (v *view) End(ctx context.Context) (stale bool, err error) {
 	return now.space != v.at.space, nil
 }
 
-// Inactive asks the accounts.
+// Filling tells whether what is written to the graph anew is on its way still.
+func (v *view) Filling(ctx context.Context) (bool, error) {
+	return v.from.truth.Filling(ctx, record.Graph)
+}
+
+// Inactive asks for the accounts as they are now.
 func (v *view) Inactive(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error) {
-	return v.from.accounts.Inactive(ctx, dids)
+	return v.from.truth.Inactive(ctx, dids)
 }
 
 // hop is what is returned of an edge e between n, from where it is followed, and m. A

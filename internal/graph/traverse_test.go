@@ -32,6 +32,21 @@ func TestQuestionsWhileTheServerIsAway(t *testing.T) {
 	require.NotErrorIs(t, err, traversal.ErrDeadline)
 }
 
+func TestAnswersSayThatTheGraphIsBeingFilled(t *testing.T) {
+	t.Parallel()
+	client, db := graphtest.New(t), storetest.New(t)
+	g := traversal.New(graph.NewTraversals(client, truth.NewReader(db.Pool)))
+	write(t, client, subgraph("a", 1, reference("a", "b")))
+	for _, filling := range []bool{false, true} {
+		found, err := g.Neighbors(t.Context(), traversal.OfRecord(key("a")), traversal.Filter{}, traversal.Page{})
+		require.NoError(t, err)
+		require.Len(t, found.Neighbors, 1)
+		require.Equal(t, traversal.Caveats{Incomplete: filling}, found.Caveats)
+		_, err = db.Pool.Exec(t.Context(), "INSERT INTO sweeps (version, target, collection) VALUES (1, 'graph', 'pub.layers.graph.graphNode')")
+		require.NoError(t, err)
+	}
+}
+
 // What a generation that was abandoned had is no answer.
 func TestQuestionsFollowTheGenerationInUse(t *testing.T) {
 	t.Parallel()

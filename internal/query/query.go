@@ -131,6 +131,12 @@ type Completion struct {
 	Limit int           // 0 for 10
 }
 
+// Titles are the completions that were found, the best first.
+type Titles struct {
+	Completions []Completed `json:"completions"`
+	Incomplete  bool        `json:"incomplete,omitempty"` // as of an [Answer]
+}
+
 // Completed is a record with a title that was begun.
 type Completed struct {
 	URI   syntax.ATURI `json:"uri"`

@@ -214,10 +214,10 @@ func (s *Searcher) visible(ctx context.Context, answer query.Answer) (query.Answ
 }
 
 // Complete finds records by the beginning of a word of their title.
-func (s *Searcher) Complete(ctx context.Context, c query.Completion) ([]query.Completed, error) {
+func (s *Searcher) Complete(ctx context.Context, c query.Completion) (query.Titles, error) {
 	collections, words, limit, err := c.Prepare(s.schema)
 	if err != nil {
-		return nil, err
+		return query.Titles{}, err
 	}
 	ask := func() (*found, error) {
 		ignore, partial := true, false
@@ -236,13 +236,13 @@ func (s *Searcher) Complete(ctx context.Context, c query.Completion) ([]query.Co
 		f, err = ask()
 	}
 	if err != nil {
-		return nil, unanswered(fmt.Errorf("elasticsearch: complete: %w", err))
+		return query.Titles{}, unanswered(fmt.Errorf("elasticsearch: complete: %w", err))
 	}
 	answer, err := s.visible(ctx, query.Answer{Hits: f.hits})
 	if err != nil {
-		return nil, err
+		return query.Titles{}, err
 	}
-	return query.Complete(answer.Hits, words, limit), nil
+	return query.Titles{Completions: query.Complete(answer.Hits, words, limit)}, nil
 }
 
 func (s *Searcher) aliases(collections []syntax.NSID) []string {

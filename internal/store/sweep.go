@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,6 +91,22 @@ func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target
 			SELECT collection, did, rkey FROM records WHERE collection = $1 AND (did, rkey) > ($2, $3) ORDER BY did, rkey LIMIT $4`,
 			planned, s.collection, s.afterDID, s.after, limit)
 	}
+}
+
+// Filling tells whether a projection is being filled: whether a sweep of a whole
+// collection is pending for it, because the projection is new or is to be written again.
+// Until that has ended, and for seconds after, it may lack records.
+func Filling(ctx context.Context, from querier, target record.Target) (bool, error) {
+	filling, err := collect(ctx, from, pgx.RowTo[bool], "SELECT EXISTS (SELECT FROM sweeps WHERE target = $1 AND did = '' AND referent = '')", target)
+	if err != nil {
+		return false, fmt.Errorf("look whether %s is being filled: %w", target, err)
+	}
+	return filling[0], nil
+}
+
+// Filling is [Filling] by the reader's pool.
+func (r *Reader) Filling(ctx context.Context, target record.Target) (bool, error) {
+	return Filling(ctx, r.pool, target)
 }
 
 // writeSweeps adds sweeps for the repositories that became active or inactive, one

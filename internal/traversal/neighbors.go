@@ -33,7 +33,7 @@ type Neighbors struct {
 	Root      Node
 	Neighbors []Neighbor
 	Cursor    string // of the next part; empty at the end
-	Degraded  bool   // see [NewWithFallback]
+	Caveats
 }
 
 // Neighbors lists the edges of a node, in the order of their types and far ends. A
@@ -61,7 +61,7 @@ func (g *Graph) Neighbors(ctx context.Context, root ID, filter Filter, page Page
 			return err
 		}
 		out, err = r.neighbors(ctx, root, steps)
-		out.Cursor, out.Degraded = next, r.degraded
+		out.Cursor, out.Caveats = next, r.caveats
 		return err
 	})
 	return out, err
@@ -83,7 +83,7 @@ type Grounding struct {
 	Entries   []Node // all of them; empty where nothing is grounded to the identifier
 	Neighbors []Neighbor
 	Cursor    string
-	Degraded  bool
+	Caveats
 }
 
 // Grounded lists what refers to an entry of a knowledge base, entry by entry. An empty
@@ -117,7 +117,7 @@ func (g *Graph) Grounded(ctx context.Context, source, identifier string, page Pa
 		if err != nil {
 			return err
 		}
-		out.Neighbors, out.Cursor, out.Degraded = found.Neighbors, next, r.degraded
+		out.Neighbors, out.Cursor, out.Caveats = found.Neighbors, next, r.caveats
 		out.Entries, err = r.describe(ctx, entries, edgesOf(steps))
 		return err
 	})

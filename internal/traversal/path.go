@@ -21,7 +21,7 @@ type Path struct {
 	Edges []Edge // one fewer; each may be followed against its direction, if Both is asked for
 	Hops  int    // of the path; where none is found, the most that were looked for
 
-	Degraded bool // see [NewWithFallback]
+	Caveats
 }
 
 // Path finds a shortest way of at most hops edges, by default [MaxHops], which is also
@@ -52,7 +52,7 @@ func (g *Graph) Path(ctx context.Context, from, to ID, filter Filter, hops int) 
 		if err != nil {
 			return err
 		}
-		out = Path{Degraded: r.degraded, Found: found, Hops: hops, Nodes: []Node{}, Edges: []Edge{}}
+		out = Path{Caveats: r.caveats, Found: found, Hops: hops, Nodes: []Node{}, Edges: []Edge{}}
 		if !found {
 			return nil
 		}

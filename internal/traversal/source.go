@@ -31,6 +31,8 @@ type View interface {
 	Knowledge(ctx context.Context, identifier string, limit int) ([]ID, error)
 	// Nodes describes nodes. Those that are not mentioned are records that are not there.
 	Nodes(ctx context.Context, ids []ID) (map[ID]Node, error)
+	// Filling tells whether the store is being filled, so that it may lack edges.
+	Filling(ctx context.Context) (bool, error)
 	// Inactive tells which accounts are not to be seen.
 	Inactive(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error)
 	// End closes the view. It tells whether what was seen cannot be relied on, so that
@@ -75,6 +77,12 @@ func (s Step) Far() ID {
 type Graph struct {
 	source, fallback Source
 	avoid            atomic.Int64 // the source, until this time in ns: it was away just now
+}
+
+// Caveats say what an answer may lack.
+type Caveats struct {
+	Degraded   bool // it is the fallback's, see [NewWithFallback]
+	Incomplete bool // the store is being filled for the first time, or again, and may lack records
 }
 
 // New makes a graph of a source.
@@ -158,7 +166,10 @@ func askOf(ctx context.Context, source Source, degraded bool, question func(cont
 
 // answer runs a question in a view and closes that.
 func answer(ctx context.Context, view View, degraded bool, question func(context.Context, *reading) error) (stale bool, err error) {
-	err = question(ctx, &reading{view: view, degraded: degraded, inactive: map[syntax.DID]bool{}})
+	filling, err := view.Filling(ctx)
+	if err == nil {
+		err = question(ctx, &reading{view: view, caveats: Caveats{Degraded: degraded, Incomplete: filling}, inactive: map[syntax.DID]bool{}})
+	}
 	stale, ended := view.End(ctx)
 	return stale && err == nil, errors.Join(err, ended)
 }
@@ -166,7 +177,7 @@ func answer(ctx context.Context, view View, degraded bool, question func(context
 // reading is a view that leaves out what is not to be seen.
 type reading struct {
 	view     View
-	degraded bool                // it is the fallback's
+	caveats  Caveats
 	inactive map[syntax.DID]bool // by account, as far as they have been asked for
 }
 

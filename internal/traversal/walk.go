@@ -31,7 +31,7 @@ type Part struct {
 	Nodes     []Node // with the root, by depth, then name
 	Edges     []Edge // between them, by type, then names
 	Truncated bool   // more nodes or edges are within reach than are here
-	Degraded  bool   // see [NewWithFallback]
+	Caveats
 }
 
 // Neighborhood is what is within some hops of a node; by default 1, at most [MaxDepth].
@@ -206,7 +206,7 @@ func abs(n int) int { return max(n, -n) }
 
 // part is what the walk has met.
 func (w *walk) part(ctx context.Context) (Part, error) {
-	out := Part{Truncated: w.truncated, Degraded: w.degraded, Edges: make([]Edge, 0, len(w.edges))}
+	out := Part{Truncated: w.truncated, Caveats: w.caveats, Edges: make([]Edge, 0, len(w.edges))}
 	for _, e := range w.edges {
 		out.Edges = append(out.Edges, e)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -154,6 +155,30 @@ func TestQuestionsInTheEmbeddedDefault(t *testing.T) {
 	rig.Eventually(t, "the old answers to be gone", func() (bool, string) { return same(c, after) }, ix)
 	answered(t, c, after)
 	ix.Stop()
+	filling(t, d, c)
+}
+
+// filling has PostgreSQL's search and graph filled anew, which nobody carries out, and
+// requires that all who answer from them say so.
+func filling(t *testing.T, d *rig.Deployment, c *client) {
+	t.Helper()
+	_, ready := readiness(t, c.base)
+	require.Empty(t, ready.Incomplete)
+	_, err := d.Database.Exec(t.Context(), `
+		INSERT INTO sweeps (version, target, collection) SELECT 1, target, 'pub.layers.corpus.corpus' FROM unnest('{fulltext,relations}'::text[]) target`)
+	require.NoError(t, err)
+	for path, params := range map[string]url.Values{
+		"/search": values("q", "anything"), "/corpora/autocomplete": values("q", "anything"), "/graph/grounded": values("knowledge", "anything"),
+	} {
+		p, err := c.page(path, params)
+		require.NoError(t, err)
+		require.True(t, p.Incomplete, path)
+	}
+	rig.Eventually(t, "/ready to name what is being filled", func() (bool, string) {
+		status, body := readiness(t, c.base)
+		require.Equal(t, http.StatusOK, status)
+		return body.Status == "ready" && maps.Equal(body.Incomplete, map[string]string{"fulltext": "being filled", "relations": "being filled"}), ""
+	})
 }
 
 // revise changes a record and deletes some, each of which questions were about. It

@@ -16,10 +16,10 @@ import (
 
 // page is an answer, as far as any question reads it.
 type page struct {
-	Cursor   string
-	Degraded bool
-	Hits     []struct{ URI string }
-	Facets   map[string][]struct {
+	Cursor               string
+	Degraded, Incomplete bool
+	Hits                 []struct{ URI string }
+	Facets               map[string][]struct {
 		Value string
 		Count int
 	}
@@ -201,8 +201,8 @@ func values(pairs ...string) url.Values {
 
 // ready is what /ready says.
 type ready struct {
-	Status   string
-	Degraded map[string]string
+	Status               string
+	Degraded, Incomplete map[string]string
 }
 
 func readiness(t *testing.T, base string) (status int, body ready) {

@@ -227,7 +227,7 @@ func (s *suite) changes(t *testing.T) {
 	require.Empty(t, s.found(t, query.Question{Text: "quokka"}), "an older version came after the deletion")
 	completed, err := s.Complete(t.Context(), query.Completion{Text: "quok"})
 	require.NoError(t, err)
-	require.Empty(t, completed)
+	require.Empty(t, completed.Completions)
 }
 
 // accounts hides one whose documents are still there.
@@ -238,7 +238,7 @@ func (s *suite) accounts(t *testing.T) {
 		completed, err := s.Complete(t.Context(), query.Completion{Text: "numb"})
 		require.NoError(t, err)
 		found := s.found(t, query.Question{Text: "numbat"})
-		require.Len(t, completed, len(found))
+		require.Len(t, completed.Completions, len(found))
 		return found
 	}
 	require.ElementsMatch(t, []string{"hidden", "shown"}, ask())
@@ -261,15 +261,15 @@ func (s *suite) completions(t *testing.T) {
 		completed, err := s.Complete(t.Context(), query.Completion{Text: text})
 		require.NoError(t, err)
 		got := []string{}
-		for _, c := range completed {
+		for _, c := range completed.Completions {
 			got = append(got, string(c.URI.RecordKey()))
 		}
 		require.Equal(t, want, got, text)
 	}
 	completed, err := s.Complete(t.Context(), query.Completion{Text: "tree", Types: s.Schema.Collections()[2:3]})
 	require.NoError(t, err)
-	require.Len(t, completed, 1)
-	require.Equal(t, "Ọ̀rọ̀ Treebank", completed[0].Title)
+	require.Len(t, completed.Completions, 1)
+	require.Equal(t, "Ọ̀rọ̀ Treebank", completed.Completions[0].Title)
 }
 
 // refusals are told before a store is asked.

@@ -35,7 +35,7 @@ const (
 // Store is a search under test, with the means to fill it.
 type Store interface {
 	Search(ctx context.Context, q query.Question) (query.Answer, error)
-	Complete(ctx context.Context, c query.Completion) ([]query.Completed, error)
+	Complete(ctx context.Context, c query.Completion) (query.Titles, error)
 	// Put writes projected records; those without a document are deleted. What is
 	// written is found when it returns.
 	Put(t *testing.T, records ...Projected)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/query"
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 // Searcher answers questions from the table. It is safe for concurrent use.
@@ -63,7 +64,8 @@ func (s *Searcher) Search(ctx context.Context, q query.Question) (answer query.A
 		if answer, err = page(ctx, tx, plan, after); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM sweeps WHERE target = $1 AND did = '' AND referent = '')", record.FullText).Scan(&answer.Incomplete)
+		answer.Incomplete, err = store.Filling(ctx, tx, record.FullText)
+		return err
 	})
 	if err != nil {
 		return query.Answer{}, fmt.Errorf("search in PostgreSQL: %w", ended(ctx, err))
@@ -135,10 +137,14 @@ func hits(ctx context.Context, tx pgx.Tx, plan *query.Plan, after *place, answer
 }
 
 // Complete finds records by the beginning of a word of their title.
-func (s *Searcher) Complete(ctx context.Context, c query.Completion) ([]query.Completed, error) {
+func (s *Searcher) Complete(ctx context.Context, c query.Completion) (query.Titles, error) {
 	collections, words, limit, err := c.Prepare(s.schema)
 	if err != nil {
-		return nil, err
+		return query.Titles{}, err
+	}
+	filling, err := store.Filling(ctx, s.pool, record.FullText) // asked first: what ends meanwhile is said to go on
+	if err != nil {
+		return query.Titles{}, fmt.Errorf("complete in PostgreSQL: %w", err)
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT d.collection, d.did, d.rkey, d.cid, d.title FROM search_documents d
@@ -154,9 +160,9 @@ func (s *Searcher) Complete(ctx context.Context, c query.Completion) ([]query.Co
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("complete in PostgreSQL: %w", ended(ctx, err))
+		return query.Titles{}, fmt.Errorf("complete in PostgreSQL: %w", ended(ctx, err))
 	}
-	return query.Complete(found, words, limit), nil
+	return query.Titles{Completions: query.Complete(found, words, limit), Incomplete: filling}, nil
 }
 
 // ended adds to an error that the context has ended. PostgreSQL only says that it

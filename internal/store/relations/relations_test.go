@@ -121,6 +121,40 @@ func TestWhatPostgreSQLRefusesIsSaid(t *testing.T) {
 	require.NotErrorIs(t, err, relations.ErrRejected)
 }
 
+// Repositories that are written again, and what waited for a record, are no filling.
+func TestAnswersSayThatTheGraphIsBeingFilled(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := relations.New(db.Pool)
+	require.NoError(t, s.Replace(ctx, []relations.Record{refers(key(alice, "a"), key(alice, "b"), 1)}))
+	a, b := traversal.OfRecord(key(alice, "a")), traversal.OfRecord(key(alice, "b"))
+	g := traversal.NewWithFallback(&away{}, s)
+	for sweep, want := range map[string]bool{
+		"'relations', $1, '', ''":   true,
+		"'relations', $1, 'd', ''":  false,
+		"'relations', $1, '', 'at'": false,
+		"'fulltext', $1, '', ''":    false,
+	} {
+		_, err := db.Pool.Exec(ctx, "DELETE FROM sweeps")
+		require.NoError(t, err)
+		_, err = db.Pool.Exec(ctx, "INSERT INTO sweeps (version, target, collection, did, referent) VALUES (1, "+sweep+")", key(alice, "a").Collection)
+		require.NoError(t, err)
+		caveats := traversal.Caveats{Degraded: true, Incomplete: want}
+		list, err := g.Neighbors(ctx, a, traversal.Filter{}, traversal.Page{})
+		require.NoError(t, err)
+		require.Equal(t, caveats, list.Caveats, sweep)
+		part, err := g.Neighborhood(ctx, a, traversal.Filter{}, traversal.Reach{})
+		require.NoError(t, err)
+		require.Equal(t, caveats, part.Caveats, sweep)
+		path, err := g.Path(ctx, a, b, traversal.Filter{}, 0)
+		require.NoError(t, err)
+		require.Equal(t, caveats, path.Caveats, sweep)
+		grounded, err := g.Grounded(ctx, "", "Q1", traversal.Page{})
+		require.NoError(t, err)
+		require.Equal(t, caveats, grounded.Caveats, sweep)
+	}
+}
+
 // away is a store that does not answer.
 type away struct{ asked int }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
 
@@ -242,6 +244,11 @@ func (v *view) Nodes(ctx context.Context, ids []traversal.ID) (map[traversal.ID]
 		return nil, fmt.Errorf("read %d nodes: %w", len(k.dids), ended(ctx, err))
 	}
 	return nodes, nil
+}
+
+// Filling tells whether the relations are being filled, as of the snapshot.
+func (v *view) Filling(ctx context.Context) (bool, error) {
+	return store.Filling(ctx, v.tx, record.Relations)
 }
 
 // Inactive tells which accounts are not to be seen, as of the snapshot.
