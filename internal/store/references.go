@@ -251,6 +251,14 @@ func (r *Reader) together(ctx context.Context, l lookup, keys []record.Key, read
 	}
 	var foreign []record.Key
 	batch := &pgx.Batch{}
+	// Of a partition, the collection is a literal, and each key's in collections is NULL.
+	ask := func(table, collection string, collections []string, n names) {
+		q := &statement{args: slices.Clone(l.args)}
+		q.write("SELECT ", l.columns, " FROM unnest(", q.arg(collections), "::text[], ", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) WITH ORDINALITY",
+			" AS k (collection, did, rkey, ord) JOIN ", table, " r ON r.collection = ", collection, " AND r.did = k.did AND r.rkey = k.rkey ", l.join,
+			" WHERE ", ofActive, l.more)
+		batch.Queue(q.String(), q.args...).Query(read)
+	}
 	for collection, n := range byCollection(keys) {
 		if !r.layoutOf(ctx, collection).known {
 			for i := range n.dids {
@@ -258,18 +266,11 @@ func (r *Reader) together(ctx context.Context, l lookup, keys []record.Key, read
 			}
 			continue
 		}
-		q := &statement{args: slices.Clone(l.args)}
-		q.write("SELECT ", l.columns, " FROM unnest(", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) WITH ORDINALITY AS k (did, rkey, ord)",
-			" JOIN records r ON r.did = k.did AND r.rkey = k.rkey ", l.join, " WHERE r.collection = ", quote(string(collection)), " AND ", ofActive, l.more)
-		batch.Queue(q.String(), q.args...).Query(read)
+		ask("records", quote(string(collection)), nil, *n)
 	}
 	if len(foreign) > 0 {
 		collections, n := splitKeys(foreign)
-		q := &statement{args: slices.Clone(l.args)}
-		q.write("SELECT ", l.columns, " FROM unnest(", q.arg(collections), "::text[], ", q.arg(n.dids), "::text[], ", q.arg(n.rkeys), "::text[]) WITH ORDINALITY",
-			" AS k (collection, did, rkey, ord) JOIN records_foreign r ON r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey ", l.join,
-			" WHERE ", ofActive, l.more)
-		batch.Queue(q.String(), q.args...).Query(read)
+		ask("records_foreign", "k.collection", collections, n)
 	}
 	return ended(ctx, r.pool.SendBatch(ctx, batch).Close())
 }
