@@ -146,9 +146,6 @@ func (c Config) withDefaults() Config {
 	c.Listen = cmp.Or(c.Listen, ":3000")
 	c.MetricsListen = cmp.Or(c.MetricsListen, ":9090")
 	c.Version = cmp.Or(c.Version, "dev")
-	if len(c.Origins) == 0 {
-		c.Origins = []string{anyOrigin}
-	}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 15*time.Second)
 	if c.Concurrency == nil {

@@ -70,7 +70,7 @@ func crossOrigin(origins []string) echo.MiddlewareFunc {
 		ExposeHeaders:   slices.Concat([]string{echo.HeaderXRequestID, xrpc.HeaderETag, echo.HeaderRetryAfter}, traffic.Headers),
 		MaxAge:          int((24 * time.Hour).Seconds()),
 	}
-	if slices.Contains(origins, anyOrigin) {
+	if live.Listed(origins, anyOrigin) {
 		cfg.AllowOriginFunc, cfg.AllowOrigins = nil, []string{anyOrigin}
 	}
 	return middleware.CORSWithConfig(cfg)

@@ -55,9 +55,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if len(c.Origins) == 0 {
-		c.Origins = []string{"*"}
-	}
 	c.Followers = cmp.Or(c.Followers, 1000)
 	c.PerClient = cmp.Or(c.PerClient, 20)
 	c.Lag = cmp.Or(c.Lag, 100_000)

@@ -67,9 +67,10 @@ func (s *Service) upgrader() *websocket.Upgrader {
 	}
 }
 
-// Listed tells whether an origin is among those of a list; "*" stands for any.
+// Listed tells whether an origin is among those of a list; "*" stands for any, and so
+// does an empty list.
 func Listed(origins []string, origin string) bool {
-	return slices.ContainsFunc(origins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) })
+	return len(origins) == 0 || slices.ContainsFunc(origins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) })
 }
 
 // ofHost tells whether an origin is that of the service itself.
