@@ -137,6 +137,9 @@ func indexerCommand() *cli.Command {
 				group.Go(func() error { return line.Run(ctx) })
 				group.Go(func() error { return p.trimEvents(ctx) })
 				group.Go(func() error { return p.count(ctx) })
+				if err := p.prepare(ctx); err != nil {
+					return err
+				}
 				group.Go(func() error { return p.compare(ctx, line.Leading) })
 				if command.Bool("no-workers") {
 					return nil
@@ -156,6 +159,9 @@ func workerCommand() *cli.Command {
 		Flags:       slices.Concat(storeFlags(), networkFlags(), healthFlags(), metricsFlags(), runFlags()),
 		Action: func(ctx context.Context, command *cli.Command) error {
 			return runRole(ctx, command, "layers worker", func(p *parts, _ *errgroup.Group, ctx context.Context) error {
+				if err := p.prepare(ctx); err != nil {
+					return err
+				}
 				return p.work(ctx, nil)
 			})
 		},
@@ -332,12 +338,14 @@ func (p *parts) resync(identities *directory.Directory, verifier *verify.Verifie
 	})
 }
 
-// work prepares the projections, for as long as they do not answer, and then runs
-// the dispatcher and the workers, which yield to a line of this process while it is behind.
+// prepare prepares the projections, for as long as they do not answer.
+func (p *parts) prepare(ctx context.Context) error {
+	return p.persist(ctx, "preparing the projections", p.ensureProjections)
+}
+
+// work runs the dispatcher and the workers, which yield to a line of this process while
+// it is behind.
 func (p *parts) work(ctx context.Context, behind func() bool) error {
-	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
-		return err
-	}
 	cfg := task.Config{RedisURL: p.cfg.RedisURL, Roots: p.cfg.Roots, Targets: p.targets(), Logger: p.logger, Grace: p.cfg.Drain, Behind: behind, Traces: store.NewTraces(p.pool)}
 	outbox := store.NewOutbox(p.pool)
 	dispatcher, err := task.NewDispatcher(cfg, outbox)

@@ -71,9 +71,6 @@ func (p *parts) compare(ctx context.Context, leading func() bool) error {
 	if p.cfg.Verify == 0 {
 		return nil
 	}
-	if err := p.persist(ctx, "preparing the projections", p.ensureProjections); err != nil {
-		return err
-	}
 	return reconcile.Monitor(ctx, p.stores(), p.cfg.Verify, leading, reconcile.Options{Logger: p.logger})
 }
 
