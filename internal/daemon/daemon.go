@@ -104,6 +104,21 @@ func (p *Process) Stop() error {
 	return nil
 }
 
+// PID is the process ID of the server, which is its own and no other's while it runs.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// End sends the server and what it started a signal, and waits until the server has
+// ended, however long that takes it: unlike [Process.Stop] it does not kill.
+func (p *Process) End(ctx context.Context, s syscall.Signal) error {
+	p.signal(s)
+	select {
+	case <-p.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("end %s by %v: %w; the end of its log:\n%s", p.spec.Path, s, ctx.Err(), p.Tail())
+	}
+}
+
 // signal reaches the server and what it started itself. The group is ours alone
 // as long as a member lives, so a late signal hits nobody else.
 func (p *Process) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }

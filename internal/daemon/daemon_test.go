@@ -146,6 +146,21 @@ func TestStopAsksFirst(t *testing.T) {
 	require.NoError(t, p.Stop(), "a second time")
 }
 
+func TestEndWaitsAndDoesNotKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := daemon.Start(server(dir, stubborn, daemon.Spec{}))
+	require.NoError(t, err)
+	require.NoError(t, p.Ready(t.Context(), time.Minute, hasWritten(dir, "up")))
+	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, p.End(brief, syscall.SIGTERM), context.DeadlineExceeded)
+	require.NoError(t, syscall.Kill(p.PID(), 0), "it has not heeded, and runs")
+	require.NoError(t, p.End(t.Context(), syscall.SIGKILL))
+	require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH)
+	require.NoError(t, p.Stop(), "of what has ended")
+}
+
 func TestStopKillsWhatDoesNotHeed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

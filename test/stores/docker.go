@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/layers-pub/layers-appview/internal/daemon"
@@ -53,7 +55,7 @@ func (c compose) run(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 // startContainers starts the wanted services and waits until they are healthy.
-func (up *stores) startContainers(ctx context.Context, wanted []store) error {
+func (up *stores) startContainers(ctx context.Context, wanted []store, small bool) error {
 	file, err := composeFile()
 	if err != nil {
 		return err
@@ -61,6 +63,10 @@ func (up *stores) startContainers(ctx context.Context, wanted []store) error {
 	c := compose{
 		args: []string{"compose", "--file", file, "--project-name", fmt.Sprintf("layers-test-%d", os.Getpid())},
 		env:  os.Environ(),
+	}
+	if small {
+		c.env = append(c.env, "LAYERS_ELASTICSEARCH_JVM=-Xms384m -Xmx384m -XX:TieredStopAtLevel=1",
+			"LAYERS_NEO4J_HEAP=256m")
 	}
 	services := []string{"up", "--detach", "--wait"}
 	for _, s := range wanted {
@@ -72,6 +78,7 @@ func (up *stores) startContainers(ctx context.Context, wanted []store) error {
 		c.env = append(c.env, fmt.Sprintf("%s=%d", in.portVariable, port))
 		up.urls[s.variable] = fmt.Sprintf(in.url, port)
 		services = append(services, s.name)
+		up.turns[s.name] = service{&c, s.name}
 	}
 	down := []string{"down", "--volumes", "--timeout", "5"}
 	watcher, err := daemon.AtDeath(slices.Concat([]string{"docker"}, c.args, down)...)
@@ -89,6 +96,35 @@ func (up *stores) startContainers(ctx context.Context, wanted []store) error {
 		return fmt.Errorf("start the stores' containers: %w\n%s", err, logs)
 	}
 	return nil
+}
+
+// service is a store that runs in a container.
+type service struct {
+	of   *compose
+	name string
+}
+
+func (s service) start(ctx context.Context) error {
+	_, err := s.of.run(ctx, "start", s.name)
+	return err
+}
+
+func (s service) end(ctx context.Context, signal syscall.Signal) error {
+	verb := []string{"stop", "--timeout", strconv.Itoa(int(endTime.Seconds()))}
+	if signal == syscall.SIGKILL {
+		verb = []string{"kill"}
+	}
+	_, err := s.of.run(ctx, append(verb, s.name)...)
+	return err
+}
+
+func (s service) id(ctx context.Context) (string, error) {
+	container, err := s.of.run(ctx, "ps", "--all", "--quiet", s.name)
+	if err != nil {
+		return "", err
+	}
+	pid, err := ourselves.Run(ctx, exec.Command("docker", "inspect", "--format", "{{.State.Pid}}", strings.TrimSpace(string(container))))
+	return strings.TrimPrefix(strings.TrimSpace(string(pid)), "0"), err
 }
 
 // composeFile finds docker/docker-compose.yml in the module that we are run in.

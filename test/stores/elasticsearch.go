@@ -27,12 +27,13 @@ cluster.routing.allocation.disk.threshold_enabled: false
 cluster.max_shards_per_node: 10000
 `
 
-const elasticsearchJVM = `-Xms768m
--Xmx768m
--XX:+UseG1GC
+// elasticsearchJVM takes the heap and how it is run.
+const elasticsearchJVM = `-Xms%[1]s
+-Xmx%[1]s
+%s
 -Djava.io.tmpdir=${ES_TMPDIR}
 -XX:+ExitOnOutOfMemoryError
--XX:ErrorFile=hs_err_pid%p.log
+-XX:ErrorFile=hs_err_pid%%p.log
 `
 
 const elasticsearchLog = `status = error
@@ -44,7 +45,7 @@ rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 `
 
-func startElasticsearch(ctx context.Context) (*running, error) {
+func startElasticsearch(ctx context.Context, small bool) (*running, error) {
 	home, err := installElasticsearch(ctx)
 	if err != nil {
 		return nil, err
@@ -57,9 +58,13 @@ func startElasticsearch(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	heap, way := "768m", "-XX:+UseG1GC"
+	if small {
+		heap, way = "384m", "-XX:+UseSerialGC\n-XX:TieredStopAtLevel=1"
+	}
 	for name, content := range map[string]string{
 		"config/elasticsearch.yml": fmt.Sprintf(elasticsearchYAML, n.port, n.home),
-		"config/jvm.options":       elasticsearchJVM,
+		"config/jvm.options":       fmt.Sprintf(elasticsearchJVM, heap, way),
 		"config/log4j2.properties": elasticsearchLog,
 		"tmp/.keep":                "",
 	} {

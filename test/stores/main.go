@@ -1,13 +1,14 @@
 // Command stores gets and starts the four real stores, runs a command with their
 // addresses in its environment, and stops what it started:
 //
-//	go run ./test/stores [--only postgres,redis,elasticsearch,neo4j] -- go test ./...
+//	go run ./test/stores [--only postgres,redis,elasticsearch,neo4j] [--small] -- go test ./...
 //
 // A store whose variable (LAYERS_TEST_DATABASE_URL, ...) is set already is taken as
 // it is. The others run in containers (docker/docker-compose.yml) if a Docker
 // engine answers, else natively: PostgreSQL as internal/embedpg has it, Redis from
 // the PATH or from Debian's packages, Elasticsearch and Neo4j through Maven. What
-// is downloaded is kept in the cache of internal/cache; data is thrown away.
+// is downloaded is kept in the cache of internal/cache; data is thrown away. The
+// command can stop single stores and start them again, see [controlVariable].
 //
 // The exit code is the command's. Progress is told on standard error.
 package main
@@ -37,6 +38,7 @@ func main() {
 func run(args []string) (int, error) {
 	flags := flag.NewFlagSet("stores", flag.ExitOnError)
 	only := flags.String("only", "", "comma-separated `names` of the stores to start; all four without it")
+	small := flags.Bool("small", false, "start Elasticsearch and Neo4j with half the memory, for a second set beside another")
 	_ = flags.Parse(args)
 	if flags.NArg() == 0 {
 		return 0, errors.New("name the command to run: go run ./test/stores -- command args…")
@@ -51,18 +53,22 @@ func run(args []string) (int, error) {
 	go tellWhenAbandoned(signals)
 
 	began := time.Now()
-	up, err := startAll(signals, wanted)
+	up, err := startAll(signals, wanted, *small)
 	if err != nil {
 		return 0, errors.Join(err, up.stop())
 	}
 	progress("ready after %s", time.Since(began).Round(100*time.Millisecond))
-	code, err := runCommand(flags.Args(), up.environment(), signals)
-	return code, errors.Join(err, up.stop())
+	control, err := startControl(up.turns)
+	if err != nil {
+		return 0, errors.Join(err, up.stop())
+	}
+	code, err := runCommand(flags.Args(), append(up.environment(), controlVariable+"="+control.url()), signals)
+	return code, errors.Join(err, control.close(), up.stop())
 }
 
 // startAll starts the wanted stores; a signal ends that. What did start is
 // returned with an error too.
-func startAll(signals <-chan os.Signal, wanted []store) (*stores, error) {
+func startAll(signals <-chan os.Signal, wanted []store, small bool) (*stores, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	done := make(chan struct{})
@@ -74,7 +80,7 @@ func startAll(signals <-chan os.Signal, wanted []store) (*stores, error) {
 		case <-done:
 		}
 	}()
-	up, err := start(ctx, wanted)
+	up, err := start(ctx, wanted, small)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}

@@ -60,13 +60,12 @@ func (n *native) run(ctx context.Context, spec daemon.Spec, timeout time.Duratio
 	spec.Account, spec.Dir, spec.Scratch = n.account, n.home, n.dir
 	spec.Log = filepath.Join(n.dir, "output.log")
 	spec.Grace = time.Second // there is nothing to save
-	process, err := daemon.Start(spec)
-	if err != nil {
+	s := &server{spec: spec, dir: n.dir, port: n.port, died: make(chan struct{})}
+	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(n.dir))
 	}
-	stop := func() error { return errors.Join(process.Stop(), os.RemoveAll(n.dir)) }
-	if err := process.Ready(ctx, timeout, probe); err != nil {
-		return nil, errors.Join(err, stop())
+	if err := s.process.Ready(ctx, timeout, probe); err != nil {
+		return nil, errors.Join(err, s.remove())
 	}
-	return &running{stop: stop, done: process.Done(), log: process.Tail}, nil
+	return &running{stop: s.remove, died: s.died, log: func() string { return daemon.Tail(spec.Log) }, turn: s}, nil
 }

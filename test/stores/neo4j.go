@@ -21,7 +21,7 @@ var neo4jPOM []byte
 //go:embed neo4j/Launcher.java
 var neo4jLauncher string
 
-func startNeo4j(ctx context.Context) (*running, error) {
+func startNeo4j(ctx context.Context, small bool) (*running, error) {
 	jars, err := installNeo4j(ctx)
 	if err != nil {
 		return nil, err
@@ -43,14 +43,18 @@ func startNeo4j(ctx context.Context) (*running, error) {
 		return nil, err
 	}
 	defer func() { _ = driver.Close(ctx) }()
+	memory := []string{"-Xms512m", "-Xmx512m"}
+	if small {
+		memory = []string{"-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+	}
 	r, err := n.run(ctx, daemon.Spec{
 		Path: filepath.Join(java, "bin", "java"),
-		Args: []string{
-			"-Xms512m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError",
+		Args: append(memory,
+			"-XX:+ExitOnOutOfMemoryError",
 			"--add-opens=java.base/java.nio=ALL-UNNAMED",
 			"-cp", filepath.Join(jars, "*"),
 			filepath.Join(n.home, "Launcher.java"), n.home, strconv.Itoa(n.port),
-		},
+		),
 		Env: append(os.Environ(), "HOME="+n.home),
 	}, 3*time.Minute, driver.VerifyConnectivity)
 	if err != nil {

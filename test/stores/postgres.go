@@ -8,7 +8,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/embedpg"
 )
 
-func startPostgres(ctx context.Context) (*running, error) {
+func startPostgres(ctx context.Context, _ bool) (*running, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	starting := context.AfterFunc(ctx, end) // the end of ctx ends the start, not the server
 	server, err := embedpg.Start(life, embedpg.Config{
@@ -23,5 +23,5 @@ func startPostgres(ctx context.Context) (*running, error) {
 		end()
 		return nil, err
 	}
-	return &running{url: server.URL(), stop: server.Stop, done: server.Done(), log: server.Log}, nil
+	return &running{url: server.URL(), stop: server.Stop, died: server.Done(), log: server.Log}, nil
 }

@@ -16,7 +16,7 @@ import (
 type store struct {
 	name     string
 	variable string
-	start    func(context.Context) (*running, error)
+	start    func(ctx context.Context, small bool) (*running, error)
 }
 
 var all = []store{
@@ -30,13 +30,15 @@ var all = []store{
 type running struct {
 	url  string
 	stop func() error
-	done <-chan struct{} // closed when it has ended; nil if not ours to know
+	died <-chan struct{} // closed when it has ended and nobody had asked it to
 	log  func() string   // the end of its log
+	turn switchable      // nil if it cannot be ended and started again
 }
 
 // stores are those that answer, by the variable that carries each URL.
 type stores struct {
 	urls     map[string]string
+	turns    map[string]switchable // by the store's name, those that can be ended
 	stops    []func() error
 	stopping chan struct{}
 }
@@ -58,9 +60,10 @@ func choose(only string) ([]store, error) {
 }
 
 // start starts the wanted stores that the environment does not give, all at once.
-// The first failure ends the other starts.
-func start(ctx context.Context, wanted []store) (*stores, error) {
-	up := &stores{urls: map[string]string{}, stopping: make(chan struct{})}
+// The first failure ends the other starts. Small ones need half the memory, start
+// sooner, and do less in a second.
+func start(ctx context.Context, wanted []store, small bool) (*stores, error) {
+	up := &stores{urls: map[string]string{}, turns: map[string]switchable{}, stopping: make(chan struct{})}
 	wanted = slices.DeleteFunc(slices.Clone(wanted), func(s store) bool {
 		url := os.Getenv(s.variable)
 		if url != "" {
@@ -73,12 +76,12 @@ func start(ctx context.Context, wanted []store) (*stores, error) {
 		return up, nil
 	}
 	if engineAnswers(ctx) {
-		return up, up.startContainers(ctx, wanted)
+		return up, up.startContainers(ctx, wanted, small)
 	}
-	return up, up.startNatively(ctx, wanted)
+	return up, up.startNatively(ctx, wanted, small)
 }
 
-func (up *stores) startNatively(ctx context.Context, wanted []store) error {
+func (up *stores) startNatively(ctx context.Context, wanted []store, small bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -87,7 +90,7 @@ func (up *stores) startNatively(ctx context.Context, wanted []store) error {
 	for _, s := range wanted {
 		wg.Go(func() {
 			began := time.Now()
-			r, err := s.start(ctx)
+			r, err := s.start(ctx, small)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -107,11 +110,11 @@ func (up *stores) startNatively(ctx context.Context, wanted []store) error {
 func (up *stores) add(s store, r *running) {
 	up.urls[s.variable] = r.url
 	up.stops = append(up.stops, r.stop)
-	if r.done == nil {
-		return
+	if r.turn != nil {
+		up.turns[s.name] = r.turn
 	}
 	go func() {
-		<-r.done
+		<-r.died
 		select {
 		case <-up.stopping:
 		default:
