@@ -2,6 +2,7 @@ package search
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -89,6 +90,21 @@ func newStatusError(res *esapi.Response) error {
 		body.Error = cause{Type: "answer", Reason: string(raw)}
 	}
 	return &statusError{Status: res.StatusCode, Cause: body.Error}
+}
+
+// errPartial says that the server answered 200 for less than was asked for.
+var errPartial = errors.New("the answer is of a part of the index alone")
+
+// shards is what an answer says of the parts of an index that were asked.
+type shards struct {
+	Failed int `json:"failed"`
+}
+
+func (s shards) whole() error {
+	if s.Failed > 0 {
+		return fmt.Errorf("%w: %d shards failed", errPartial, s.Failed)
+	}
+	return nil
 }
 
 // refused tells whether an item's answer condemns the document itself. Any other

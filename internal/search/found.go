@@ -56,17 +56,24 @@ type foundAnnotation struct {
 	Fields map[string][]any     `json:"fields"`
 }
 
-// readFrom takes an answer apart as it comes.
+// readFrom takes an answer apart as it comes. One that is not of the whole index, or
+// that has no hits to tell of, is an error.
 func (f *found) readFrom(r io.Reader) error {
-	f.hits = []query.Hit{}
+	var asked shards
+	var timedOut bool
 	d := json.NewDecoder(r)
-	return members(d, func(name string) error {
+	err := members(d, func(name string) error {
 		switch name {
+		case "_shards":
+			return d.Decode(&asked)
+		case "timed_out":
+			return d.Decode(&timedOut)
 		case "pit_id":
 			return d.Decode(&f.view)
 		case "aggregations":
 			return f.readFacets(d)
 		case "hits":
+			f.hits = []query.Hit{}
 			return members(d, func(name string) error {
 				switch name {
 				case "total":
@@ -87,6 +94,15 @@ func (f *found) readFrom(r io.Reader) error {
 			return d.Decode(new(json.RawMessage))
 		}
 	})
+	switch {
+	case err != nil:
+		return err
+	case timedOut:
+		return fmt.Errorf("%w: its time was over", errPartial)
+	case f.hits == nil:
+		return fmt.Errorf("%w: there are no hits in it", errPartial)
+	}
+	return asked.whole()
 }
 
 // members calls fn at the value of each member of an object.

@@ -23,7 +23,14 @@ func (c *Client) Refresh(ctx context.Context, collection syntax.NSID) error {
 	if !ok {
 		return fmt.Errorf("elasticsearch: refresh %s: %w", collection, errNoIndex)
 	}
-	if err := c.do(ctx, esapi.IndicesRefreshRequest{Index: []string{ix.name}}, nil); err != nil {
+	var answer struct {
+		Shards shards `json:"_shards"`
+	}
+	err := c.do(ctx, esapi.IndicesRefreshRequest{Index: []string{ix.name}}, &answer)
+	if err == nil {
+		err = answer.Shards.whole()
+	}
+	if err != nil {
 		return fmt.Errorf("elasticsearch: refresh %s: %w", collection, err)
 	}
 	return nil
@@ -36,9 +43,14 @@ func (c *Client) Count(ctx context.Context, collection syntax.NSID) (int64, erro
 		return 0, fmt.Errorf("elasticsearch: count %s: %w", collection, errNoIndex)
 	}
 	var answer struct {
-		Count int64 `json:"count"`
+		Count  int64  `json:"count"`
+		Shards shards `json:"_shards"`
 	}
-	if err := c.do(ctx, esapi.CountRequest{Index: []string{ix.name}}, &answer); err != nil {
+	err := c.do(ctx, esapi.CountRequest{Index: []string{ix.name}}, &answer)
+	if err == nil {
+		err = answer.Shards.whole()
+	}
+	if err != nil {
 		return 0, fmt.Errorf("elasticsearch: count %s: %w", collection, err)
 	}
 	return answer.Count, nil
@@ -92,8 +104,10 @@ func (c *Client) Scan(ctx context.Context, collection syntax.NSID, fn func(key r
 }
 
 type scanResult struct {
-	View string `json:"pit_id"`
-	Hits struct {
+	View     string `json:"pit_id"`
+	Shards   shards `json:"_shards"`
+	TimedOut bool   `json:"timed_out"`
+	Hits     struct {
 		Hits []hit `json:"hits"`
 	} `json:"hits"`
 }
@@ -136,7 +150,13 @@ func (c *Client) scanPage(ctx context.Context, view string, after json.RawMessag
 	err := c.do(ctx, esapi.SearchRequest{
 		Body:                      jsonBody(query),
 		AllowPartialSearchResults: &partial,
-		FilterPath:                []string{"pit_id", "hits.hits._id", "hits.hits.sort", "hits.hits.fields"},
+		FilterPath:                []string{"pit_id", "_shards.failed", "timed_out", "hits.hits._id", "hits.hits.sort", "hits.hits.fields"},
 	}, &result)
+	if err == nil {
+		err = result.Shards.whole()
+	}
+	if err == nil && (result.TimedOut || result.View == "") {
+		err = fmt.Errorf("%w: its time was over, or it is none", errPartial)
+	}
 	return result, err
 }

@@ -268,7 +268,7 @@ func unanswered(err error) error {
 		return err
 	}
 	overloaded := errors.As(err, &status) && (status.Status >= http.StatusInternalServerError || status.Status == http.StatusTooManyRequests)
-	if overloaded || errors.As(err, &away) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if overloaded || errors.As(err, &away) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errPartial) {
 		return fmt.Errorf("%w: %w", query.ErrUnavailable, err)
 	}
 	return err
