@@ -61,6 +61,24 @@ func contended(err error) bool {
 	return errors.As(err, &answer) && neo4j.IsRetryable(err)
 }
 
+// away tells whether the server cannot answer for now, whatever is asked: it has gone,
+// it is starting or ending, which ends its transactions, or it has failed by itself.
+func away(err error) bool {
+	var unreachable *neo4j.ConnectivityError
+	var answer *neo4j.Neo4jError
+	if errors.As(err, &unreachable) || contended(err) {
+		return true
+	}
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.Code {
+	case "Neo.ClientError.Transaction.Terminated", "Neo.ClientError.Transaction.LockClientStopped":
+		return true
+	}
+	return strings.HasPrefix(answer.Code, "Neo.DatabaseError.")
+}
+
 // timedOut tells whether the server ended a transaction at its time.
 func timedOut(err error) bool {
 	var answer *neo4j.Neo4jError

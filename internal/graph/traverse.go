@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -313,11 +312,10 @@ func (v *view) run(ctx context.Context, cypher string, params map[string]any) (r
 
 // explain tells a time that is over and a server that is away from other errors.
 func explain(err error) error {
-	var unreachable *neo4j.ConnectivityError
 	switch {
 	case timedOut(err):
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
-	case errors.As(err, &unreachable), contended(err):
+	case away(err):
 		return fmt.Errorf("%w: %w", traversal.ErrUnavailable, err)
 	}
 	return err
