@@ -141,6 +141,7 @@ func facetRead(name string) func(page) []string {
 type refused struct {
 	status int
 	body   string
+	after  string // the header Retry-After
 }
 
 func (r *refused) Error() string { return fmt.Sprintf("%d: %s", r.status, r.body) }
@@ -166,7 +167,7 @@ func (c *client) page(path string, params url.Values) (p page, err error) {
 		return p, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return p, &refused{response.StatusCode, string(body)}
+		return p, &refused{response.StatusCode, string(body), response.Header.Get("Retry-After")}
 	}
 	return p, json.Unmarshal(body, &p)
 }

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/layers-pub/layers-appview/test/rig"
 )
 
@@ -22,16 +20,21 @@ import (
 const (
 	requestTime = 5 * time.Second
 	bound       = 4 * requestTime
+	askEvery    = 50 * time.Millisecond // who asks, so that what starts again meanwhile has processors to do it
 )
 
 // load asks all questions of all processes, again and again, and judges each answer.
 type load struct {
 	questions []question
+	strict    string // the process that has no other way, and keeps no answers
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 
 	answers, unavailable, degraded, lost, expired atomic.Int64
-	slowest                                       atomic.Int64 // nanoseconds
+	slowest                                       atomic.Int64 // nanoseconds, since the last figures
+	worst                                         time.Duration
+
+	away atomic.Pointer[string] // the store that is not there for certain; another pointer each time
 
 	mu     sync.Mutex
 	wrong  []string
@@ -48,6 +51,7 @@ func (l *load) start(t *testing.T, bases []string, workers int) {
 			for n := worker; ctx.Err() == nil; n++ {
 				c.base = bases[n%len(bases)]
 				l.judge(c, &l.questions[(n/len(bases))%len(l.questions)])
+				time.Sleep(askEvery)
 			}
 		})
 	}
@@ -62,6 +66,7 @@ func (l *load) end() {
 // judge asks one question. Right answers, whoever gave them, and 503 are in order; so is
 // a lost connection to a process that is being killed.
 func (l *load) judge(c *client, q *question) {
+	away := l.away.Load()
 	began := time.Now()
 	got, degraded, err := c.ask(q)
 	if expired(err) { // the walk was in a store that went away between two pages: begin anew, as the answer says
@@ -69,31 +74,52 @@ func (l *load) judge(c *client, q *question) {
 		began = time.Now()
 		got, degraded, err = c.ask(q)
 	}
-	for took := int64(time.Since(began)); ; {
-		slowest := l.slowest.Load()
-		if took <= slowest || l.slowest.CompareAndSwap(slowest, took) {
-			break
-		}
+	l.took(time.Since(began))
+	if l.away.Load() != away {
+		away = nil // who it was that answered cannot be told
 	}
 	var no *refused
 	switch {
-	case err == nil && slices.Equal(got, q.want):
+	case err == nil && !slices.Equal(got, q.want):
+		l.note("%s: %d lines, expected %d: %.200v", q.name, len(got), len(q.want), got)
+	case err == nil:
 		l.answers.Add(1)
 		if degraded {
 			l.degraded.Add(1)
 		}
-	case err == nil:
-		l.note("%s: %d lines, expected %d: %.200v", q.name, len(got), len(q.want), got)
+		if away != nil {
+			l.judgeMark(c, q, degraded, *away)
+		}
 	case expired(err):
 		l.expired.Add(1)
-	case errors.As(err, &no) && no.status == http.StatusServiceUnavailable:
+	case errors.As(err, &no) && no.status == http.StatusServiceUnavailable && no.after != "":
 		l.unavailable.Add(1)
 	case errors.As(err, &no):
-		l.note("%s: %v", q.name, err)
+		l.note("%s: %v (Retry-After: %q)", q.name, err, no.after)
 	case l.mayBeGone(c.base):
 		l.lost.Add(1)
 	default:
 		l.note("%s: %v", q.name, err)
+	}
+}
+
+// judgeMark judges whether a right answer says that it is not by whom it should be,
+// where that cannot be.
+func (l *load) judgeMark(c *client, q *question, degraded bool, away string) {
+	switch {
+	case q.by == away && c.base == l.strict:
+		l.note("%s: is answered without %s by who has no other way", q.name, away)
+	case q.by == away && !degraded:
+		l.note("%s: is answered without %s and not marked", q.name, away)
+	}
+}
+
+func (l *load) took(d time.Duration) {
+	for {
+		slowest := l.slowest.Load()
+		if int64(d) <= slowest || l.slowest.CompareAndSwap(slowest, int64(d)) {
+			return
+		}
 	}
 }
 
@@ -122,6 +148,26 @@ func (l *load) gone(base string, gone bool) {
 	l.killed[base] = gone
 }
 
+// figures are what came of the questions so far; the slowest, since they were asked for last.
+type figures struct {
+	answers, degraded, unavailable, expired int64
+	slowest                                 time.Duration
+}
+
+func (l *load) figures() figures {
+	slowest := time.Duration(l.slowest.Swap(0)).Round(time.Millisecond)
+	l.worst = max(l.worst, slowest)
+	return figures{
+		answers: l.answers.Load(), degraded: l.degraded.Load(), unavailable: l.unavailable.Load(), expired: l.expired.Load(),
+		slowest: slowest,
+	}
+}
+
+func (f figures) since(before figures) string {
+	return fmt.Sprintf("%d right answers (%d by PostgreSQL in another's place), %d times 503, %d walks begun anew, the slowest %s",
+		f.answers-before.answers, f.degraded-before.degraded, f.unavailable-before.unavailable, f.expired-before.expired, f.slowest)
+}
+
 // more waits until so many more answers of a kind have come.
 func (l *load) more(t *testing.T, what string, counter *atomic.Int64, n int64) {
 	t.Helper()
@@ -130,72 +176,4 @@ func (l *load) more(t *testing.T, what string, counter *atomic.Int64, n int64) {
 		got := counter.Load() - begun
 		return got >= n, fmt.Sprint(got)
 	})
-}
-
-// TestFaultsUnderLoad kills one of two API processes, and takes Redis, Elasticsearch and
-// Neo4j away in turn, while both are asked all the time: one that may fall back on
-// PostgreSQL and keeps answers in Redis, and one that does neither.
-func TestFaultsUnderLoad(t *testing.T) {
-	w := newWorld(t)
-	d := rig.Deploy(t, rig.OpenStores(t), w.upstream(), "LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true",
-		fmt.Sprintf("LAYERS_REQUEST_TIMEOUT=%s", requestTime))
-	ix := d.Indexer()
-	d.Reach(w.LastSeq(), ix)
-	d.Settle(ix)
-	d.Run("stats", "refresh")
-	strict := []string{"LAYERS_SEARCH_FALLBACK=false", "LAYERS_GRAPH_FALLBACK=false", "LAYERS_CACHE=false"}
-	address := rig.FreeAddress(t)
-	one, process := d.Replica(address, strict...)
-	two, _ := d.Replica(rig.FreeAddress(t))
-
-	l := &load{questions: questions(w.truth())}
-	rig.Eventually(t, "all answers to be right", func() (bool, string) { return same(newClient(two), l.questions) }, ix)
-	l.start(t, []string{one, two}, 6)
-	l.more(t, "right answers", &l.answers, 200)
-
-	l.gone(one, true)
-	process.Kill()
-	l.more(t, "connections refused by who was killed", &l.lost, 5)
-	l.more(t, "right answers of the other", &l.answers, 50)
-	d.Replica(address, strict...)
-	l.gone(one, false)
-
-	for _, store := range []struct {
-		name  string
-		proxy *rig.Proxy
-		seen  *atomic.Int64 // what shows that it is missed
-	}{
-		{"Redis", d.Proxies.Redis, nil},
-		{"Elasticsearch", d.Proxies.Elasticsearch, &l.degraded},
-		{"Neo4j", d.Proxies.Neo4j, &l.degraded},
-	} {
-		broken := store.proxy.Severed.Load() + store.proxy.Refused.Load()
-		refusals := l.unavailable.Load()
-		store.proxy.Cut()
-		l.more(t, "right answers without "+store.name, &l.answers, 100)
-		if store.seen != nil {
-			require.NoError(t, d.Redis.FlushDB(t.Context()).Err()) // what is kept there would be right for a minute
-			l.more(t, "answers that PostgreSQL gave in its place", store.seen, 5)
-			require.Greater(t, l.unavailable.Load(), refusals, "%s: who has no other way says so", store.name)
-		}
-		require.Greater(t, store.proxy.Severed.Load()+store.proxy.Refused.Load(), broken, "%s was not away", store.name)
-		store.proxy.Restore()
-		l.more(t, "right answers with "+store.name+" again", &l.answers, 50)
-	}
-	rig.Eventually(t, "everything to be answered by whom it should be", func() (bool, string) {
-		for i := range l.questions {
-			for _, base := range []string{one, two} {
-				if _, degraded, err := newClient(base).ask(&l.questions[i]); err != nil || degraded {
-					return false, l.questions[i].name
-				}
-			}
-		}
-		return true, ""
-	}, ix)
-	l.end()
-	require.Empty(t, l.wrong)
-	require.Less(t, time.Duration(l.slowest.Load()), bound, "no answer was waited for without end")
-	t.Logf("%d right answers (%d by PostgreSQL in another's place), %d times 503, %d connections lost, %d walks begun anew, the slowest %s",
-		l.answers.Load(), l.degraded.Load(), l.unavailable.Load(), l.lost.Load(), l.expired.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
-	ix.Stop()
 }

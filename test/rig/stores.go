@@ -35,12 +35,15 @@ type Stores struct {
 	Neo4jSecret string
 	Graph       neo4j.DriverWithContext
 	Space       string // of node keys
+
+	variable func(name string) string // says where servers are
+	own      bool                     // the servers end with the test: nothing has to be removed from them
 }
 
-// required reads a variable without which no test of this package can run.
-func required(t *testing.T, variable string) string {
+// required reads a variable without which no test can run.
+func (s *Stores) required(t *testing.T, variable string) string {
 	t.Helper()
-	value := os.Getenv(variable)
+	value := s.variable(variable)
 	if value == "" {
 		t.Fatalf("%s is not set: run tests by way of `make test`", variable)
 	}
@@ -50,7 +53,12 @@ func required(t *testing.T, variable string) string {
 // OpenStores makes a test's part of all four stores.
 func OpenStores(t *testing.T) *Stores {
 	t.Helper()
-	s := OpenQueues(t)
+	return open(t, os.Getenv, false)
+}
+
+func open(t *testing.T, variable func(string) string, own bool) *Stores {
+	t.Helper()
+	s := openQueues(t, variable, own)
 	s.openElasticsearch(t)
 	s.openNeo4j(t)
 	return s
@@ -60,16 +68,27 @@ func OpenStores(t *testing.T) *Stores {
 // does not run.
 func OpenQueues(t *testing.T) *Stores {
 	t.Helper()
+	return openQueues(t, os.Getenv, false)
+}
+
+func openQueues(t *testing.T, variable func(string) string, own bool) *Stores {
+	t.Helper()
 	name := "test-" + random()
-	s := &Stores{Prefix: name, Space: name}
+	s := &Stores{Prefix: name, Space: name, variable: variable, own: own}
 	s.openDatabase(t, strings.ReplaceAll(name, "-", "_"))
 	s.openRedis(t)
 	return s
 }
 
+// Direct are settings that have a deployment reach the servers without proxies, so
+// that it sees of them what there is to be seen: connections refused, too.
+func (s *Stores) Direct() []string {
+	return []string{"REDIS_URL=" + s.RedisURL, "ELASTICSEARCH_URL=" + s.Elastic, "NEO4J_URL=" + s.Neo4jURL}
+}
+
 func (s *Stores) openDatabase(t *testing.T, name string) {
 	t.Helper()
-	server := required(t, "LAYERS_TEST_DATABASE_URL")
+	server := s.required(t, postgresVariable)
 	execute := func(statement string) {
 		conn, err := pgx.Connect(context.Background(), server)
 		require.NoError(t, err)
@@ -92,7 +111,7 @@ func (s *Stores) openDatabase(t *testing.T, name string) {
 // prefix.
 func (s *Stores) openRedis(t *testing.T) {
 	t.Helper()
-	options, err := redis.ParseURL(required(t, "LAYERS_TEST_REDIS_URL"))
+	options, err := redis.ParseURL(s.required(t, "LAYERS_TEST_REDIS_URL"))
 	require.NoError(t, err)
 	server := redis.NewClient(options)
 	defer server.Close()
@@ -114,14 +133,19 @@ func (s *Stores) openRedis(t *testing.T) {
 	require.NotNil(t, s.Redis, "none of Redis's %d databases is empty", databases)
 	s.RedisURL = fmt.Sprintf("redis://%s/%d", options.Addr, options.DB)
 	t.Cleanup(func() {
-		require.NoError(t, s.Redis.FlushDB(context.Background()).Err())
+		if !s.own {
+			require.NoError(t, s.Redis.FlushDB(context.Background()).Err())
+		}
 		require.NoError(t, s.Redis.Close())
 	})
 }
 
 func (s *Stores) openElasticsearch(t *testing.T) {
 	t.Helper()
-	s.Elastic = strings.TrimSuffix(required(t, "LAYERS_TEST_ELASTICSEARCH_URL"), "/")
+	s.Elastic = strings.TrimSuffix(s.required(t, "LAYERS_TEST_ELASTICSEARCH_URL"), "/")
+	if s.own {
+		return
+	}
 	t.Cleanup(func() {
 		var indexes map[string]any
 		s.Search(t, http.MethodGet, "/"+s.Prefix+"-*", nil, &indexes)
@@ -156,8 +180,8 @@ func (s *Stores) Search(t *testing.T, method, path string, body, answer any) {
 
 func (s *Stores) openNeo4j(t *testing.T) {
 	t.Helper()
-	s.Neo4jURL = required(t, "LAYERS_TEST_NEO4J_URL")
-	s.Neo4jUser, s.Neo4jSecret = os.Getenv("LAYERS_TEST_NEO4J_USER"), os.Getenv("LAYERS_TEST_NEO4J_PASSWORD")
+	s.Neo4jURL = s.required(t, "LAYERS_TEST_NEO4J_URL")
+	s.Neo4jUser, s.Neo4jSecret = s.variable("LAYERS_TEST_NEO4J_USER"), s.variable("LAYERS_TEST_NEO4J_PASSWORD")
 	auth := neo4j.NoAuth()
 	if s.Neo4jUser != "" {
 		auth = neo4j.BasicAuth(s.Neo4jUser, s.Neo4jSecret, "")
@@ -165,6 +189,10 @@ func (s *Stores) openNeo4j(t *testing.T) {
 	var err error
 	s.Graph, err = neo4j.NewDriverWithContext(s.Neo4jURL, auth)
 	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Graph.Close(context.Background())) })
+	if s.own {
+		return
+	}
 	t.Cleanup(func() {
 		for _, statement := range []string{
 			"MATCH (n:%s)-[e]->() WHERE n.key STARTS WITH $space CALL (e) { DELETE e } IN TRANSACTIONS OF 10000 ROWS",
@@ -174,7 +202,6 @@ func (s *Stores) openNeo4j(t *testing.T) {
 				s.Cypher(t, fmt.Sprintf(statement, label))
 			}
 		}
-		require.NoError(t, s.Graph.Close(context.Background()))
 	})
 }
 
