@@ -221,6 +221,8 @@ type flip struct {
 // replays and overtaken changes stands.
 func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 	e := &effect{batch: b, version: p.version, now: p.now, silent: w.silent}
+	e.events, e.inserts = make([]loggedEvent, 0, len(changes)), make([]row, 0, len(changes))
+	e.settled, e.revs = make([]record.Key, 0, len(changes)), make([]string, 0, len(changes))
 	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {
 		version++
@@ -342,6 +344,7 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writeSweeps(batch)
 	e.writeLetters(batch)
 	e.writeChanged(batch)
+	e.writePacks(batch)
 	e.writeCursor(batch)
 	e.writeTrace(ctx, batch)
 	late := len(e.updates)+len(e.deletes) > 0 // what those referred to is known once it is removed

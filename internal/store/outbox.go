@@ -70,9 +70,14 @@ func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lea
 		if err != nil || len(claimed) == limit {
 			return err
 		}
-		swept, err := sweep(ctx, tx, target, limit-len(claimed), lease)
-		claimed = append(claimed, swept...)
-		return err
+		for _, more := range []func(context.Context, pgx.Tx, record.Target, int, time.Duration) ([]record.Pending, error){unpack, sweep} {
+			rows, err := more(ctx, tx, target, limit-len(claimed), lease)
+			if err != nil {
+				return err
+			}
+			claimed = append(claimed, rows...)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox rows of %s: %w", target, ended(ctx, err))
@@ -163,7 +168,7 @@ func (o *Outbox) EnqueueCollections(ctx context.Context, target record.Target, c
 
 // Depth is how much a projection is behind.
 type Depth struct {
-	// Rows are those in the outbox, counted up to [MaxDepth].
+	// Rows are those in the outbox, packed ones among them, counted up to [MaxDepth].
 	Rows int64
 	// Sweeps are those that have yet to become rows: a collection, a repository, or
 	// what refers to a record.
@@ -183,10 +188,11 @@ func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error)
 	var d Depth
 	var seconds float64
 	err := o.pool.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM (
+		SELECT least($2, (SELECT count(*) FROM (
 				SELECT FROM outbox WHERE target = $1 AND claimed_until IS NOT NULL
-				UNION ALL SELECT FROM outbox WHERE target = $1 AND claimed_until IS NULL LIMIT $2) counted),
-			(SELECT count(*) FROM (SELECT FROM sweeps WHERE target = $1 LIMIT $2) counted),
+				UNION ALL SELECT FROM outbox WHERE target = $1 AND claimed_until IS NULL LIMIT $2) counted)
+				+ (SELECT coalesce(sum(packed - taken), 0) FROM sweeps WHERE target = $1 AND packed > 0)),
+			(SELECT count(*) FROM (SELECT FROM sweeps WHERE target = $1 AND packed = 0 LIMIT $2) counted),
 			coalesce(extract(epoch FROM clock_timestamp() - least(
 				(SELECT min(enqueued_at) FROM (SELECT enqueued_at FROM outbox WHERE target = $1 AND claimed_until IS NOT NULL LIMIT $2) claimed),
 				(SELECT enqueued_at FROM outbox WHERE target = $1 AND claimed_until IS NULL ORDER BY id LIMIT 1),
@@ -203,8 +209,10 @@ func (o *Outbox) Depth(ctx context.Context, target record.Target) (Depth, error)
 // catch up with. It costs little as long as the outbox is small.
 func (o *Outbox) Exceeds(ctx context.Context, rows int64) (exceeds bool, err error) {
 	err = o.pool.QueryRow(ctx, `
-		SELECT CASE WHEN (SELECT max(id) FROM outbox) - (SELECT min(id) FROM outbox) < $1 THEN false
-			ELSE EXISTS (SELECT FROM outbox OFFSET $1 LIMIT 1) END`, planned, rows).Scan(&exceeds)
+		WITH packed AS (SELECT coalesce(sum(packed - taken), 0) AS rows FROM sweeps WHERE packed > 0)
+		SELECT CASE WHEN packed.rows > $1 THEN true
+			WHEN (SELECT max(id) FROM outbox) - (SELECT min(id) FROM outbox) < $1 - packed.rows THEN false
+			ELSE EXISTS (SELECT FROM outbox OFFSET $1 - packed.rows LIMIT 1) END FROM packed`, planned, rows).Scan(&exceeds)
 	if err != nil {
 		return false, fmt.Errorf("count the rows of the outbox: %w", ended(ctx, err))
 	}

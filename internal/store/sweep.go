@@ -31,7 +31,7 @@ func sweep(ctx context.Context, tx pgx.Tx, target record.Target, limit int, leas
 		s := pendingSweep{}
 		err := tx.QueryRow(ctx, `
 			SELECT id, version, collection, did, referent, after_collection, after_did, after_rkey
-			FROM sweeps WHERE target = $1 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`, planned, target).
+			FROM sweeps WHERE target = $1 AND packed = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`, planned, target).
 			Scan(&s.id, &s.version, &s.collection, &s.did, &s.referent, &s.afterCollection, &s.afterDID, &s.after)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return claimed, nil
