@@ -174,6 +174,7 @@ func (l *line) validate(host string, o *outcome) {
 				change.Filter, change.Refs, change.Links = checked.Filter, checked.Refs, checked.Links
 			}
 		}
+		change.Prepare()
 		o.changes = append(o.changes, change)
 	}
 }

@@ -42,6 +42,15 @@ type slot struct {
 	read, began, ended time.Time // of the frame and its examination; only where traces are exported
 }
 
+func (s *slot) isDone() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func newLine(ctx context.Context, cfg Config) (*line, error) {
 	l := &line{
 		Config:  cfg,
@@ -161,8 +170,14 @@ func (l *line) apply(ctx context.Context) error {
 	defer close(l.ended)
 	tick := time.NewTicker(l.CursorEvery)
 	defer tick.Stop()
+	var next *slot // taken from the line, and in no batch yet
 	for {
 		b := &batch{}
+		slots, done := l.slots, chan struct{}(nil)
+		if next != nil {
+			slots, done = nil, next.done
+		}
+		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -177,33 +192,42 @@ func (l *line) apply(ctx context.Context) error {
 			continue
 		case h := <-l.handles.checked:
 			b.handles = append(b.handles, h)
-		case s := <-l.slots:
-			if err := l.gather(ctx, b, s); err != nil {
-				return err
-			}
+		case s := <-slots:
+			next, err = l.gather(ctx, b, s)
+		case <-done:
+			next, err = l.gather(ctx, b, next)
 		}
-		if err := l.commit(ctx, b); err != nil {
+		if err == nil {
+			err = l.commit(ctx, b)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// gather waits for the first slot and adds the following ones that are done.
-func (l *line) gather(ctx context.Context, b *batch, s *slot) error {
+// gather waits for the first slot and adds those that follow it. It waits for what is
+// being examined, since small batches cost more for each event; but not while there is
+// a good part of a batch for PostgreSQL to begin with: then the slot that is not done is
+// left for the next batch.
+func (l *line) gather(ctx context.Context, b *batch, s *slot) (left *slot, err error) {
 	for {
+		if b.bytes >= l.BatchBytes/8 && !s.isDone() {
+			return s, nil
+		}
 		select {
 		case <-s.done:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		b.add(s)
 		if len(b.slots) >= l.BatchEvents || b.bytes >= l.BatchBytes {
-			return nil
+			return nil, nil
 		}
 		select {
 		case s = <-l.slots:
 		default:
-			return nil
+			return nil, nil
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -52,40 +51,31 @@ func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) erro
 
 func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 	type ref struct {
-		*row
-		record.Ref
 		hash int64
+		*target
+		*row
 	}
-	var refs []ref
-	seen := map[record.Ref]struct{}{}
+	n := 0
 	for _, rows := range changed {
 		for i := range rows {
-			clear(seen)
-			for _, r := range rows[i].Refs {
-				if _, twice := seen[r]; !twice {
-					seen[r] = struct{}{}
-					refs = append(refs, ref{row: &rows[i], Ref: r})
-				}
-			}
-			for _, l := range rows[i].Links {
-				// A URI may name a record too: the table has one column for all targets.
-				r := record.Ref{Path: l.Path, Target: syntax.ATURI(l.Target)}
-				if _, twice := seen[r]; !twice {
-					seen[r] = struct{}{}
-					refs = append(refs, ref{row: &rows[i], Ref: r})
-				}
+			n += len(rows[i].prepared.targets)
+		}
+	}
+	refs := make([]ref, 0, n)
+	for _, rows := range changed {
+		for i := range rows {
+			targets := rows[i].prepared.targets
+			for j := range targets {
+				refs = append(refs, ref{hash: targets[j].hash, target: &targets[j], row: &rows[i]})
 			}
 		}
 	}
 	// In the order of the index of targets, for what the records' order is for.
-	for i := range refs {
-		refs[i].hash = TargetHash(string(refs[i].Target))
-	}
 	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.hash, b.hash) })
 	columns := []string{"version", "target_hash", "collection", "did", "rkey", "path", "target"}
 	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) ([]any, error) {
 		r := &refs[i]
-		return append(values, r.version, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, string(r.Target)), nil
+		return append(values, r.version, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, r.Target), nil
 	})
 }
 

@@ -71,20 +71,9 @@ func (e *effect) log(letter byte, c *keyChange, version int64) {
 	}
 	event := loggedEvent{version: version, letter: letter, key: c.Key}
 	if letter != letterDelete {
-		event.detail, event.targets = string(c.CID), c.targetHashes()
+		event.detail, event.targets = string(c.CID), c.prepared.hashes
 	}
 	e.events = append(e.events, event)
-}
-
-func (c *keyChange) targetHashes() []int64 {
-	hashes := make([]int64, 0, len(c.Refs)+len(c.Links))
-	for _, r := range c.Refs {
-		hashes = append(hashes, TargetHash(string(r.Target)))
-	}
-	for _, l := range c.Links {
-		hashes = append(hashes, TargetHash(l.Target))
-	}
-	return hashes
 }
 
 // logAccount notes the event of an account whose status is another now.
@@ -115,9 +104,12 @@ func (e *effect) eventColumns() []any {
 	slices.SortFunc(e.events, func(a, b loggedEvent) int { return cmp.Compare(a.version, b.version) })
 	for i := range e.events {
 		event := &e.events[i]
-		hashes := slices.Concat(event.targets, e.gone[event.key])
-		slices.Sort(hashes)
-		hashes = slices.Compact(hashes)
+		hashes := event.targets
+		if gone := e.gone[event.key]; len(gone) > 0 {
+			hashes = slices.Concat(hashes, gone)
+			slices.Sort(hashes)
+			hashes = slices.Compact(hashes)
+		}
 		event.targets = hashes[:min(len(hashes), mostTargets)]
 	}
 	return []any{e.events[len(e.events)-1].version, len(e.events), encodeEvents(e.events)}

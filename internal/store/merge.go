@@ -10,7 +10,7 @@ import (
 
 // keyChange is the last change of a record in a batch.
 type keyChange struct {
-	Change
+	*Change
 	at int // position in the batch
 	// deleted is the rev of a delete before it in the batch: what follows that is
 	// another record under the same key, with a place of its own in lists.
@@ -21,10 +21,12 @@ type keyChange struct {
 func coalesce(changes []Change) ([]keyChange, error) {
 	last := make(map[record.Key]int, len(changes))
 	kept := make([]keyChange, 0, len(changes))
-	for i, c := range changes {
+	for i := range changes {
+		c := &changes[i]
 		if err := c.check(); err != nil {
 			return nil, err
 		}
+		c.Prepare()
 		next := keyChange{Change: c, at: i}
 		at, again := last[c.Key]
 		if !again {
@@ -32,7 +34,7 @@ func coalesce(changes []Change) ([]keyChange, error) {
 			kept = append(kept, next)
 			continue
 		}
-		if before := kept[at]; c.follows(&before.Change) {
+		if before := kept[at]; c.follows(before.Change) {
 			next.deleted = before.deleted
 			if before.Action == record.Delete {
 				next.deleted = before.Rev

@@ -36,8 +36,7 @@ func (p *present) queueReferrers(batch *pgx.Batch, changes []keyChange) {
 	var keys []record.Key
 	for i := range changes {
 		if changes[i].Action != record.Delete {
-			uri := changes[i].Key.String()
-			uris, hashes, keys = append(uris, uri), append(hashes, TargetHash(uri)), append(keys, changes[i].Key)
+			uris, hashes, keys = append(uris, changes[i].Key.String()), append(hashes, changes[i].prepared.hash), append(keys, changes[i].Key)
 		}
 	}
 	if len(uris) == 0 {

@@ -96,6 +96,8 @@ type Change struct {
 	Filter map[string]any
 	Refs   []record.Ref
 	Links  []record.Link
+
+	prepared *prepared
 }
 
 const (
