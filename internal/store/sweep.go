@@ -97,7 +97,7 @@ func (s *pendingSweep) next(ctx context.Context, tx pgx.Tx, target record.Target
 // collection is pending for it, because the projection is new or is to be written again.
 // Until that has ended, and for seconds after, it may lack records.
 func Filling(ctx context.Context, from querier, target record.Target) (bool, error) {
-	filling, err := collect(ctx, from, pgx.RowTo[bool], "SELECT EXISTS (SELECT FROM sweeps WHERE target = $1 AND did = '' AND referent = '')", target)
+	filling, err := collect(ctx, from, pgx.RowTo[bool], "SELECT EXISTS (SELECT FROM sweeps WHERE target = $1 AND did = '' AND referent = '' AND packed = 0)", target)
 	if err != nil {
 		return false, fmt.Errorf("look whether %s is being filled: %w", target, err)
 	}
