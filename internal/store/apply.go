@@ -31,11 +31,11 @@ type present struct {
 }
 
 // readPresent proves that the lock is held, draws the batch's versions, and reads
-// what it meets.
-func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) (*present, error) {
+// what it meets; with trust, not the records that commits create.
+func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange, trust bool) (*present, error) {
 	p := &present{
 		repos: map[syntax.DID]Repo{}, letters: map[int64]bool{},
-		records: make(map[record.Key]stored, len(changes)), referrers: map[record.Key][]record.Key{},
+		records: map[record.Key]stored{}, referrers: map[record.Key][]record.Key{},
 	}
 	held := false
 	batch := &pgx.Batch{}
@@ -63,7 +63,7 @@ func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange) 
 	batch.Queue("SELECT coalesce(to_regclass('clock')::oid, 0)").QueryRow(func(row pgx.Row) error { return row.Scan(&p.clock) })
 	p.queueRebuilds(batch)
 	p.queueRepos(batch, b, changes)
-	p.queueRecords(batch, changes)
+	p.queueRecords(batch, changes, trust)
 	p.queueReferrers(batch, changes)
 	p.queueLetters(batch, changes)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -103,10 +103,12 @@ func (p *present) queueRepos(batch *pgx.Batch, b *Batch, changes []keyChange) {
 	})
 }
 
-func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange) {
-	keys := make([]record.Key, len(changes))
+func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange, trust bool) {
+	keys := make([]record.Key, 0, len(changes))
 	for i := range changes {
-		keys[i] = changes[i].Key
+		if !trust || !changes[i].isNew() {
+			keys = append(keys, changes[i].Key)
+		}
 	}
 	for collection, names := range byCollection(keys) {
 		batch.Queue(`

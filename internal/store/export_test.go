@@ -13,3 +13,6 @@ func (r *Reader) ListSQL(ctx context.Context, query Query) (sql string, args []a
 
 // GrantReader makes a role of any name, and lets it read.
 var GrantReader = grantReader
+
+// Trusts tells whether creates are taken not to be there.
+func (w *Writer) Trusts() bool { return w.trusts() }

@@ -11,7 +11,8 @@ import (
 // keyChange is the last change of a record in a batch.
 type keyChange struct {
 	*Change
-	at int // position in the batch
+	at    int  // position in the batch
+	again bool // it is not the first of its record in the batch
 	// deleted is the rev of a delete before it in the batch: what follows that is
 	// another record under the same key, with a place of its own in lists.
 	deleted syntax.TID
@@ -35,7 +36,7 @@ func coalesce(changes []Change) ([]keyChange, error) {
 			continue
 		}
 		if before := kept[at]; c.follows(before.Change) {
-			next.deleted = before.deleted
+			next.deleted, next.again = before.deleted, true
 			if before.Action == record.Delete {
 				next.deleted = before.Rev
 			}
@@ -72,6 +73,11 @@ func (c *keyChange) takesEffect(old *stored, repo syntax.TID) bool {
 		return true
 	}
 	return c.Rev >= repo
+}
+
+// isNew tells whether a commit of the stream says that there was no such record before it.
+func (c *keyChange) isNew() bool {
+	return c.Action == record.Create && !c.Resync && c.DeadLetter == 0 && c.deleted == "" && !c.again
 }
 
 // renews tells whether a change that takes effect makes a new record where old was.

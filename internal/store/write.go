@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -30,6 +33,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	session *session // nil without the lock
+
+	doubts atomic.Int64 // until when creates are looked up before, in nanoseconds
 }
 
 // NewWriter prepares a writer; it does not connect.
@@ -81,7 +86,7 @@ func (b *Batch) Empty() bool {
 //     letter is gone, as it is once a newer change of the record was applied, or if
 //     the repository is not synchronized, and removes the letter otherwise.
 type Change struct {
-	Action     record.Action // Create and Update mean the same: the record is now this
+	Action     record.Action // Create and Update mean the same: the record is now this. Creates of what is there cost more
 	Key        record.Key
 	Rev        syntax.TID // of the commit
 	Resync     bool
@@ -137,20 +142,45 @@ func (w *Writer) Apply(ctx context.Context, b Batch) error {
 	if err != nil {
 		return err
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		present, err := readPresent(ctx, tx, &b, changes)
+	err = w.applyTo(ctx, s, &b, changes, w.trusts())
+	if isTaken(err) {
+		w.doubt()
+		err = w.applyTo(ctx, s, &b, changes, false)
+	}
+	if err != nil {
+		return fmt.Errorf("apply a batch of %d changes: %w", len(b.Changes), rejected(ended(ctx, err)))
+	}
+	return nil
+}
+
+// applyTo does it once. With trust, what a commit creates is taken not to be there, and
+// not looked for: a verified commit proves that it was not in the repository. Where it
+// is all the same, its key is taken.
+func (w *Writer) applyTo(ctx context.Context, s *session, b *Batch, changes []keyChange, trust bool) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		present, err := readPresent(ctx, tx, b, changes, trust)
 		if err != nil {
 			return err
 		}
 		if present.clock != s.clock {
 			return errSucceeded
 		}
-		return w.decide(&b, changes, present).write(ctx, tx)
+		return w.decide(b, changes, present).write(ctx, tx)
 	})
-	if err != nil {
-		return fmt.Errorf("apply a batch of %d changes: %w", len(b.Changes), rejected(ended(ctx, err)))
-	}
-	return nil
+}
+
+// doubtFor bounds what batches cost that are applied twice, as whoever publishes
+// unproven commits could have them all.
+const doubtFor = time.Minute
+
+func (w *Writer) doubt() { w.doubts.Store(time.Now().Add(doubtFor).UnixNano()) }
+
+func (w *Writer) trusts() bool { return time.Now().UnixNano() > w.doubts.Load() }
+
+// isTaken tells whether a record was there already.
+func isTaken(err error) bool {
+	var refusal *pgconn.PgError
+	return errors.As(err, &refusal) && refusal.Code == codeUniqueViolation && strings.HasPrefix(refusal.TableName, "records_")
 }
 
 // Cursor is how far a host's stream has been applied; ok is false if it never was.
