@@ -92,9 +92,9 @@ func (g *Graph) Write(ctx context.Context, items []Item) ([]Failure, error) {
 	return failed(failures, g.next.Write(ctx, list))
 }
 
-// failed adds what the graph refused.
+// failed adds what a server refused.
 func failed(failures []Failure, err error) ([]Failure, error) {
-	refused := (*graph.WriteError)(nil)
+	refused := (*record.WriteError)(nil)
 	if !errors.As(err, &refused) {
 		return failures, err
 	}

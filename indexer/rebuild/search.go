@@ -2,7 +2,6 @@ package rebuild
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -97,23 +96,11 @@ func (s *Search) write(ctx context.Context, docs *documents) ([]Failure, error) 
 		both.Go(func() { errs[i] = s.next.Write(ctx, part) })
 	}
 	both.Wait()
-	failures := docs.failures
-	for _, err := range errs {
-		refused := (*search.WriteError)(nil)
-		if !errors.As(err, &refused) {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		for _, f := range refused.Failures {
-			if f.Retryable {
-				return nil, fmt.Errorf("writing %s: %w", f.Key, f.Err)
-			}
-			failures = append(failures, Failure{f.Key, f.Err})
-		}
+	failures, err := failed(docs.failures, errs[0])
+	if err != nil {
+		return nil, err
 	}
-	return failures, nil
+	return failed(failures, errs[1])
 }
 
 // Promote moves all aliases at once.

@@ -2,10 +2,10 @@ package task
 
 import (
 	"context"
-	"errors"
 
 	"github.com/layers-pub/layers-appview/indexer/project"
 	"github.com/layers-pub/layers-appview/internal/catalog"
+	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/store/fulltext"
 )
@@ -43,23 +43,7 @@ func (s fullTextSink) write(ctx context.Context, items []item) (failures []failu
 		}
 		docs = append(docs, doc)
 	}
-	return append(failures, s.replace(ctx, docs)...)
-}
-
-// replace writes documents together. Where PostgreSQL refuses them for what they
-// hold, they are halved until the one at fault stands alone.
-func (s fullTextSink) replace(ctx context.Context, docs []fulltext.Document) (failures []failure) {
-	err := s.documents.Write(ctx, docs)
-	rejected := errors.Is(err, store.ErrRejected)
-	switch {
-	case err == nil:
-	case rejected && len(docs) > 1:
-		middle := len(docs) / 2
-		failures = append(s.replace(ctx, docs[:middle]), s.replace(ctx, docs[middle:])...)
-	default:
-		for _, d := range docs {
-			failures = append(failures, failure{key: d.Key, retryable: !rejected, err: err})
-		}
-	}
-	return failures
+	return append(failures, inOne(docs, func(d *fulltext.Document) record.Key { return d.Key }, func(some []fulltext.Document) error {
+		return s.documents.Write(ctx, some)
+	})...)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/graph"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
+	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 // sink is a projection as a worker sees it.
@@ -67,6 +68,24 @@ func (f failure) of(it item) failure {
 	return f
 }
 
+// inOne writes what it is given in one go. Where PostgreSQL refuses that for what it
+// holds, it is halved until the one at fault stands alone.
+func inOne[T any](all []T, key func(*T) record.Key, write func([]T) error) (failures []failure) {
+	err := write(all)
+	refused := errors.Is(err, store.ErrRejected)
+	switch {
+	case err == nil:
+	case refused && len(all) > 1:
+		middle := len(all) / 2
+		failures = append(inOne(all[:middle], key, write), inOne(all[middle:], key, write)...)
+	default:
+		for i := range all {
+			failures = append(failures, failure{key: key(&all[i]), retryable: !refused, err: err})
+		}
+	}
+	return failures
+}
+
 // searchSink writes documents.
 type searchSink struct {
 	catalog *catalog.Catalog
@@ -93,13 +112,7 @@ func (s searchSink) write(ctx context.Context, items []item) (failures []failure
 		}
 		docs = append(docs, doc)
 	}
-	err := s.client.Write(ctx, docs)
-	if refused := (*search.WriteError)(nil); errors.As(err, &refused) {
-		for _, f := range refused.Failures {
-			failures = append(failures, failure{key: f.Key, retryable: f.Retryable, err: f.Err})
-		}
-	}
-	return failures
+	return append(failures, refusals(s.client.Write(ctx, docs))...)
 }
 
 // graphSink writes subgraphs.
@@ -118,28 +131,34 @@ type deletions interface {
 
 func (s graphSink) ping(ctx context.Context) error { return s.client.Ping(ctx) }
 
-func (s graphSink) write(ctx context.Context, items []item) (failures []failure) {
-	var subgraphs []graph.Subgraph
+func (s graphSink) write(ctx context.Context, items []item) []failure {
+	subgraphs, failures := subgraphsOf(s.catalog, s.knowledge, items)
+	failures = append(failures, refusals(s.client.Write(ctx, subgraphs))...)
+	return append(failures, s.erase(ctx, items)...)
+}
+
+// subgraphsOf are what records contribute to the graph, in either store.
+func subgraphsOf(known *catalog.Catalog, knowledge knowledgeCounters, items []item) (subgraphs []graph.Subgraph, failures []failure) {
 	for _, it := range items {
-		sub := graph.Subgraph{Key: it.key, Version: it.version(), Deleted: true}
-		c, ok := s.catalog.Collection(it.key.Collection)
+		sub := graph.Subgraph{Key: it.key, Deleted: true}
+		c, ok := known.Collection(it.key.Collection)
 		if it.present != nil && ok {
 			err := projecting(func() (err error) { sub, err = project.Subgraph(c, *it.present); return err })
 			if err != nil {
 				failures = append(failures, failure{key: it.key, err: err})
 				continue
 			}
-			sub.Version = it.version()
-			s.knowledge.count(sub.Edges)
+			knowledge.count(sub.Edges)
 		}
+		sub.Version = it.version()
 		subgraphs = append(subgraphs, sub)
 	}
-	failures = append(failures, refusals(s.client.Write(ctx, subgraphs))...)
-	return append(failures, s.erase(ctx, items)...)
+	return subgraphs, failures
 }
 
+// refusals are what a server did not take.
 func refusals(err error) (failures []failure) {
-	if refused := (*graph.WriteError)(nil); errors.As(err, &refused) {
+	if refused := (*record.WriteError)(nil); errors.As(err, &refused) {
 		for _, f := range refused.Failures {
 			failures = append(failures, failure{key: f.Key, retryable: f.Retryable, err: f.Err})
 		}

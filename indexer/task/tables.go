@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/layers-pub/layers-appview/indexer/project"
@@ -37,23 +36,7 @@ func (s tablesSink) write(ctx context.Context, items []item) (failures []failure
 		}
 		layers = append(layers, layer)
 	}
-	return append(failures, s.replace(ctx, layers)...)
-}
-
-// replace writes layers together. Where PostgreSQL refuses them for what they
-// hold, they are halved until the one at fault stands alone.
-func (s tablesSink) replace(ctx context.Context, layers []store.Layer) (failures []failure) {
-	err := s.tables.ReplaceAnnotations(ctx, layers)
-	rejected := errors.Is(err, store.ErrRejected)
-	switch {
-	case err == nil:
-	case rejected && len(layers) > 1:
-		middle := len(layers) / 2
-		failures = append(s.replace(ctx, layers[:middle]), s.replace(ctx, layers[middle:])...)
-	default:
-		for _, l := range layers {
-			failures = append(failures, failure{key: l.Key, retryable: !rejected, err: err})
-		}
-	}
-	return failures
+	return append(failures, inOne(layers, func(l *store.Layer) record.Key { return l.Key }, func(some []store.Layer) error {
+		return s.tables.ReplaceAnnotations(ctx, some)
+	})...)
 }

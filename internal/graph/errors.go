@@ -2,43 +2,10 @@ package graph
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
-
-	"github.com/layers-pub/layers-appview/internal/record"
 )
-
-// Failure says why one record's subgraph was not written.
-type Failure struct {
-	Key record.Key
-	// Retryable is true where the same write can succeed later: the server is away,
-	// overloaded or misconfigured. False means that the subgraph itself is refused.
-	Retryable bool
-	Err       error
-}
-
-// WriteError holds the subgraphs of a [Client.Write] that were not written; all
-// others of that call were.
-type WriteError struct {
-	Failures []Failure
-}
-
-// Error names the number of failures and the first of them.
-func (e *WriteError) Error() string {
-	first := e.Failures[0]
-	return fmt.Sprintf("neo4j: %d records not written, the first %s: %v", len(e.Failures), first.Key, first.Err)
-}
-
-// Unwrap gives the cause of each failure to errors.Is and errors.As.
-func (e *WriteError) Unwrap() []error {
-	errs := make([]error, len(e.Failures))
-	for i, f := range e.Failures {
-		errs[i] = f.Err
-	}
-	return errs
-}
 
 // refused tells whether the server's answer condemns what was written. The
 // statements are ours and correct, so only their parameters can be at fault, or a

@@ -43,7 +43,7 @@ func (c *Client) NewFiller(empty bool) *Filler {
 // Prepared are subgraphs in the form that the graph takes.
 type Prepared struct {
 	batch, large []prepared
-	failures     []Failure
+	failures     []record.Unwritten
 }
 
 // Prepare does what needs no server, for records of one collection. It may be called by
@@ -67,7 +67,7 @@ func (f *Filler) Prepare(subgraphs []Subgraph) Prepared {
 
 // Fill writes prepared subgraphs of records that are not there yet, and with the last
 // of them that the generation is filled up to a record, and has so many. It returns
-// nil or a *[WriteError] where records were refused for what they hold; any other
+// nil or a *[record.WriteError] where records were refused for what they hold; any other
 // error means that the same is to be tried again from where [Client.Filled] says.
 func (f *Filler) Fill(ctx context.Context, p Prepared, upTo record.Key, done int64) error {
 	w := writer{client: f.client, failures: p.failures}
@@ -93,7 +93,7 @@ func (f *Filler) Fill(ctx context.Context, p Prepared, upTo record.Key, done int
 		}
 	}
 	if len(w.failures) > 0 {
-		return &WriteError{Failures: w.failures}
+		return &record.WriteError{Server: "neo4j", Failures: w.failures}
 	}
 	return nil
 }

@@ -68,9 +68,9 @@ func scan(t *testing.T, client *graph.Client) map[string]int64 {
 	return found
 }
 
-func failures(t *testing.T, err error) []graph.Failure {
+func failures(t *testing.T, err error) []record.Unwritten {
 	t.Helper()
-	var failed *graph.WriteError
+	var failed *record.WriteError
 	require.ErrorAs(t, err, &failed)
 	return failed.Failures
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
+
+	"github.com/layers-pub/layers-appview/internal/record"
 )
 
 // A transaction takes at most this many records, and edges to delete and to
@@ -32,7 +34,7 @@ const (
 // nodes. A deletion leaves a dangling node that keeps the version, so that an
 // older write cannot bring the record back, and the edges of others to it.
 //
-// It returns nil or a *[WriteError]. Transactions that deadlock are tried again
+// It returns nil or a *[record.WriteError]. Transactions that deadlock are tried again
 // at once; backing off from a server that is away is the caller's.
 func (c *Client) Write(ctx context.Context, subgraphs []Subgraph) error {
 	at, err := c.Served(ctx)
@@ -52,7 +54,7 @@ func (c *Client) Write(ctx context.Context, subgraphs []Subgraph) error {
 	}
 	w.write(ctx, batch)
 	if len(w.failures) > 0 {
-		return &WriteError{Failures: w.failures}
+		return &record.WriteError{Server: "neo4j", Failures: w.failures}
 	}
 	return nil
 }
@@ -66,7 +68,7 @@ func unwritten(subgraphs []Subgraph, err error) error {
 	for _, s := range subgraphs {
 		w.fail(prepared{Subgraph: s}, err)
 	}
-	return &WriteError{Failures: w.failures}
+	return &record.WriteError{Server: "neo4j", Failures: w.failures}
 }
 
 // Forget removes what is left of records that were deleted, their versions too: from
@@ -95,7 +97,7 @@ func (c *Client) Forget(ctx context.Context, deleted []Subgraph) error {
 
 type writer struct {
 	client   *Client
-	failures []Failure
+	failures []record.Unwritten
 }
 
 // prepare checks the subgraphs and orders them by key, so that all writers lock
@@ -106,7 +108,7 @@ func (w *writer) prepare(subgraphs []Subgraph) []prepared {
 	for _, s := range subgraphs {
 		p, err := w.client.prepare(s)
 		if err != nil {
-			w.failures = append(w.failures, Failure{Key: s.Key, Err: err})
+			w.failures = append(w.failures, record.Unwritten{Key: s.Key, Err: err})
 			continue
 		}
 		out = append(out, p)
@@ -153,7 +155,7 @@ func (w *writer) write(ctx context.Context, batch []prepared) {
 }
 
 func (w *writer) fail(p prepared, err error) {
-	w.failures = append(w.failures, Failure{Key: p.Key, Retryable: !refused(err), Err: err})
+	w.failures = append(w.failures, record.Unwritten{Key: p.Key, Retryable: !refused(err), Err: err})
 }
 
 // transact runs fn in a transaction and commits it, again if others disturb it.

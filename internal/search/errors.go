@@ -9,42 +9,9 @@ import (
 	"strings"
 
 	"github.com/elastic/go-elasticsearch/v8/esapi"
-
-	"github.com/layers-pub/layers-appview/internal/record"
 )
 
 const maxReason = 500 // bytes of a server's explanation that are kept; it can quote the document
-
-// Failure says why one document was not written.
-type Failure struct {
-	Key record.Key
-	// Retryable is true where the same write can succeed later: the server is away,
-	// overloaded, read-only or misconfigured. False means that Elasticsearch refuses
-	// this document for what it holds.
-	Retryable bool
-	Err       error
-}
-
-// WriteError holds the documents of a [Client.Write] that were not written; all
-// others of that call were.
-type WriteError struct {
-	Failures []Failure
-}
-
-// Error names the number of failures and the first of them.
-func (e *WriteError) Error() string {
-	first := e.Failures[0]
-	return fmt.Sprintf("elasticsearch: %d documents not written, the first %s: %v", len(e.Failures), first.Key, first.Err)
-}
-
-// Unwrap gives the cause of each failure to errors.Is and errors.As.
-func (e *WriteError) Unwrap() []error {
-	errs := make([]error, len(e.Failures))
-	for i, f := range e.Failures {
-		errs[i] = f.Err
-	}
-	return errs
-}
 
 // cause is the explanation that Elasticsearch gives for a refusal.
 type cause struct {

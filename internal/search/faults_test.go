@@ -65,7 +65,7 @@ func TestRefusedDocumentIsPermanentAndAlone(t *testing.T) {
 		require.Less(t, len(f.Err.Error()), 700)
 	}
 	require.ElementsMatch(t, []string{"type", "syntax", "two", "deep", "name"}, names)
-	require.Contains(t, err.Error(), "5 documents not written")
+	require.Contains(t, err.Error(), "5 records not written")
 	require.Equal(t, map[string]int64{key("good").String(): 1, key("better").String(): 1}, scan(t, client))
 }
 

@@ -106,9 +106,9 @@ func hits(t *testing.T, index, query string) int {
 	return answer.Count
 }
 
-func failures(t *testing.T, err error) []search.Failure {
+func failures(t *testing.T, err error) []record.Unwritten {
 	t.Helper()
-	var failed *search.WriteError
+	var failed *record.WriteError
 	require.ErrorAs(t, err, &failed)
 	return failed.Failures
 }

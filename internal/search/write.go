@@ -42,7 +42,7 @@ type Document struct {
 // content may depend on records that have arrived since. Deletions are versioned
 // in the same way, and hold off older versions for an hour.
 //
-// It returns nil or a *[WriteError]. It does not wait between tries: backing off is the caller's.
+// It returns nil or a *[record.WriteError]. It does not wait between tries: backing off is the caller's.
 // What is written becomes visible to queries within a second.
 func (c *Client) Write(ctx context.Context, docs []Document) error {
 	b := c.writeAll(ctx, docs)
@@ -50,7 +50,7 @@ func (c *Client) Write(ctx context.Context, docs []Document) error {
 		b = c.writeAll(ctx, docs) // what was written is written once more, to no effect
 	}
 	if len(b.failures) > 0 {
-		return &WriteError{Failures: b.failures}
+		return &record.WriteError{Server: "elasticsearch", Failures: b.failures}
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ type bulk struct {
 	client   *Client
 	body     bytes.Buffer
 	ops      []operation
-	failures []Failure
+	failures []record.Unwritten
 	moved    bool // an index is not there: another generation may have taken its place
 }
 
@@ -83,7 +83,7 @@ type operation struct {
 }
 
 func (b *bulk) fail(key record.Key, retryable bool, err error) {
-	b.failures = append(b.failures, Failure{Key: key, Retryable: retryable, Err: err})
+	b.failures = append(b.failures, record.Unwritten{Key: key, Retryable: retryable, Err: err})
 }
 
 // add queues a document for its index, and for the older index beside it.

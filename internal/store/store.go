@@ -76,8 +76,10 @@ func collect[T any](ctx context.Context, from querier, scan pgx.RowToFunc[T], sq
 	return list, ended(ctx, err)
 }
 
-// ended adds to an error that the context has ended. PostgreSQL only says that it
+// Ended adds to an error that the context has ended. PostgreSQL only says that it
 // was asked to cancel the query.
+func Ended(ctx context.Context, err error) error { return ended(ctx, err) }
+
 func ended(ctx context.Context, err error) error {
 	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w", cause, err)
@@ -85,9 +87,11 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// rejected marks PostgreSQL's errors that come from what was sent rather than from
-// the server or our own state: class 22 (malformed or out of range) and class 54
-// (exceeds a limit).
+// Rejected marks PostgreSQL's errors that come from what was sent rather than from
+// the server or our own state as [ErrRejected]: class 22 (malformed or out of range)
+// and class 54 (exceeds a limit).
+func Rejected(err error) error { return rejected(err) }
+
 func rejected(err error) error {
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) && (refusal.Code[:2] == "22" || refusal.Code[:2] == "54") {

@@ -10,7 +10,6 @@ package fulltext
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *Searcher) Search(ctx context.Context, q query.Question) (answer query.A
 		return err
 	})
 	if err != nil {
-		return query.Answer{}, fmt.Errorf("search in PostgreSQL: %w", ended(ctx, err))
+		return query.Answer{}, fmt.Errorf("search in PostgreSQL: %w", store.Ended(ctx, err))
 	}
 	return answer, nil
 }
@@ -160,18 +159,9 @@ func (s *Searcher) Complete(ctx context.Context, c query.Completion) (query.Titl
 		})
 	}
 	if err != nil {
-		return query.Titles{}, fmt.Errorf("complete in PostgreSQL: %w", ended(ctx, err))
+		return query.Titles{}, fmt.Errorf("complete in PostgreSQL: %w", store.Ended(ctx, err))
 	}
 	return query.Titles{Completions: query.Complete(found, words, limit), Incomplete: filling}, nil
-}
-
-// ended adds to an error that the context has ended. PostgreSQL only says that it
-// was asked to cancel the query.
-func ended(ctx context.Context, err error) error {
-	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
-	}
-	return err
 }
 
 // keys are the parts of several names, as parameters of a statement.

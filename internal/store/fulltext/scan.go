@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 )
 
 const scanPage = 5000
@@ -27,7 +28,7 @@ func (d *Documents) Scan(ctx context.Context, fn func(key record.Key, version in
 			})
 		}
 		if err != nil {
-			return fmt.Errorf("scan the documents for search: %w", ended(ctx, err))
+			return fmt.Errorf("scan the documents for search: %w", store.Ended(ctx, err))
 		}
 		for _, p := range page {
 			if err := fn(p.Key, p.Version); err != nil {

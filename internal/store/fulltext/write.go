@@ -4,14 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -57,7 +54,7 @@ func (d *Documents) Write(ctx context.Context, docs []Document) error {
 			size += len(docs[n].Body)
 		}
 		if err := d.writeSome(ctx, docs[:n]); err != nil {
-			return fmt.Errorf("write %d documents for search: %w", n, rejected(err))
+			return fmt.Errorf("write %d documents for search: %w", n, store.Rejected(err))
 		}
 		docs = docs[n:]
 	}
@@ -106,14 +103,4 @@ func (d *Documents) Clear(ctx context.Context) error {
 		return fmt.Errorf("remove the documents for search: %w", err)
 	}
 	return nil
-}
-
-// rejected marks errors that come from what was sent: class 22 (malformed or out of
-// range) and class 54 (exceeds a limit).
-func rejected(err error) error {
-	var refusal *pgconn.PgError
-	if errors.As(err, &refusal) && (strings.HasPrefix(refusal.Code, "22") || strings.HasPrefix(refusal.Code, "54")) {
-		return fmt.Errorf("%w: %w", store.ErrRejected, err)
-	}
-	return err
 }

@@ -9,22 +9,17 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/layers-pub/layers-appview/internal/record"
+	"github.com/layers-pub/layers-appview/internal/store"
 	"github.com/layers-pub/layers-appview/internal/traversal"
 )
-
-// ErrRejected says that PostgreSQL refuses what records hold, and that nothing was
-// written. Repeating it does not help.
-var ErrRejected = errors.New("PostgreSQL refuses the relations")
 
 // Record is what one record contributes: its node, and the edges it states.
 type Record struct {
@@ -46,7 +41,7 @@ func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 // Ping asks PostgreSQL whether it answers.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.pool.Ping(ctx); err != nil {
-		return fmt.Errorf("ping PostgreSQL: %w", ended(ctx, err))
+		return fmt.Errorf("ping PostgreSQL: %w", store.Ended(ctx, err))
 	}
 	return nil
 }
@@ -59,14 +54,15 @@ func (s *Store) Clear(ctx context.Context) error {
 		_, err = s.pool.Exec(ctx, "TRUNCATE relations, relation_records")
 	}
 	if err != nil {
-		return fmt.Errorf("clear the relations: %w", ended(ctx, err))
+		return fmt.Errorf("clear the relations: %w", store.Ended(ctx, err))
 	}
 	return nil
 }
 
 // Replace puts the edges of records in the place of those they had. A record of which
 // a newer version has been written is passed over. Of a deleted account's record
-// nothing stays, however late its writer comes. Each key may be there once.
+// nothing stays, however late its writer comes. Each key may be there once. Where
+// PostgreSQL refuses what records hold ([store.ErrRejected]), nothing is written.
 func (s *Store) Replace(ctx context.Context, records []Record) error {
 	if len(records) == 0 {
 		return nil
@@ -85,7 +81,7 @@ func (s *Store) Replace(ctx context.Context, records []Record) error {
 		return copyEdges(ctx, tx, kept)
 	})
 	if err != nil {
-		return fmt.Errorf("replace the relations of %d records: %w", len(records), rejected(ended(ctx, err)))
+		return fmt.Errorf("replace the relations of %d records: %w", len(records), store.Rejected(store.Ended(ctx, err)))
 	}
 	return nil
 }
@@ -249,33 +245,14 @@ func (s *Store) Scan(ctx context.Context, after record.Key, limit int) ([]State,
 		WHERE (did, collection, rkey) > ($1, $2, $3) AND NOT deleted ORDER BY did, collection, rkey LIMIT $4`,
 		string(after.DID), string(after.Collection), string(after.Rkey), limit)
 	if err != nil {
-		return nil, fmt.Errorf("scan the relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("scan the relations: %w", store.Ended(ctx, err))
 	}
 	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (st State, err error) {
 		err = row.Scan(&st.Key.DID, &st.Key.Collection, &st.Key.Rkey, &st.Version)
 		return st, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("scan the relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("scan the relations: %w", store.Ended(ctx, err))
 	}
 	return states, nil
-}
-
-// ended adds to an error that the context has ended. PostgreSQL only says that it was
-// asked to cancel the query.
-func ended(ctx context.Context, err error) error {
-	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
-	}
-	return err
-}
-
-// rejected marks PostgreSQL's errors that come from what was sent: class 22 (malformed
-// or out of range) and class 54 (exceeds a limit).
-func rejected(err error) error {
-	var refusal *pgconn.PgError
-	if errors.As(err, &refusal) && (refusal.Code[:2] == "22" || refusal.Code[:2] == "54") {
-		return fmt.Errorf("%w: %w", ErrRejected, err)
-	}
-	return err
 }

@@ -113,12 +113,12 @@ func TestWhatPostgreSQLRefusesIsSaid(t *testing.T) {
 	s := relations.New(storetest.New(t).Pool)
 	bad := refers(key(alice, "a"), key(alice, "b"), 1)
 	bad.Edges[0].To = traversal.Of("https://example.org/\xff")
-	require.ErrorIs(t, s.Replace(ctx, []relations.Record{bad}), relations.ErrRejected)
+	require.ErrorIs(t, s.Replace(ctx, []relations.Record{bad}), store.ErrRejected)
 	over, cancel := context.WithCancel(ctx)
 	cancel()
 	err := s.Replace(over, []relations.Record{refers(key(alice, "a"), key(alice, "b"), 1)})
 	require.ErrorIs(t, err, context.Canceled)
-	require.NotErrorIs(t, err, relations.ErrRejected)
+	require.NotErrorIs(t, err, store.ErrRejected)
 }
 
 // Repositories that are written again, and what waited for a record, are no filling.

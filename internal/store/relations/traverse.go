@@ -19,14 +19,14 @@ import (
 func (s *Store) Begin(ctx context.Context) (traversal.View, error) {
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return nil, fmt.Errorf("begin to read the relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("begin to read the relations: %w", store.Ended(ctx, err))
 	}
 	// All that is asked for is found by an index, in the index's order. What pays for
 	// large scans can only do harm: a bitmap collects every edge of a node first.
 	const settings = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL jit = off"
 	if _, err := tx.Exec(ctx, settings, pgx.QueryExecModeSimpleProtocol); err != nil {
 		_ = tx.Rollback(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("begin to read the relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("begin to read the relations: %w", store.Ended(ctx, err))
 	}
 	return &view{tx: tx}, nil
 }
@@ -137,11 +137,11 @@ func texts(types []traversal.EdgeType) []string {
 func (v *view) follow(ctx context.Context, sql string, args ...any) ([]traversal.Step, error) {
 	rows, err := v.tx.Query(ctx, sql, append([]any{once}, args...)...)
 	if err != nil {
-		return nil, fmt.Errorf("follow relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("follow relations: %w", store.Ended(ctx, err))
 	}
 	found, err := pgx.CollectRows(rows, scanStep)
 	if err != nil {
-		return nil, fmt.Errorf("follow relations: %w", ended(ctx, err))
+		return nil, fmt.Errorf("follow relations: %w", store.Ended(ctx, err))
 	}
 	return found, nil
 }
@@ -201,7 +201,7 @@ func (v *view) Knowledge(ctx context.Context, identifier string, limit int) ([]t
 				ORDER BY r.target LIMIT 1) n)
 		SELECT name FROM entries LIMIT $2`, once, withoutNUL(identifier), limit)
 	if err != nil {
-		return nil, fmt.Errorf("look for %q in the knowledge bases: %w", identifier, ended(ctx, err))
+		return nil, fmt.Errorf("look for %q in the knowledge bases: %w", identifier, store.Ended(ctx, err))
 	}
 	ids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (traversal.ID, error) {
 		var name string
@@ -209,7 +209,7 @@ func (v *view) Knowledge(ctx context.Context, identifier string, limit int) ([]t
 		return traversal.Named(name), err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for %q in the knowledge bases: %w", identifier, ended(ctx, err))
+		return nil, fmt.Errorf("look for %q in the knowledge bases: %w", identifier, store.Ended(ctx, err))
 	}
 	return ids, nil
 }
@@ -232,7 +232,7 @@ func (v *view) Nodes(ctx context.Context, ids []traversal.ID) (map[traversal.ID]
 		JOIN relation_records r ON r.did = k.did AND r.collection = k.collection AND r.rkey = k.rkey WHERE NOT r.deleted`,
 		once, k.dids, k.collections, k.rkeys)
 	if err != nil {
-		return nil, fmt.Errorf("read %d nodes: %w", len(k.dids), ended(ctx, err))
+		return nil, fmt.Errorf("read %d nodes: %w", len(k.dids), store.Ended(ctx, err))
 	}
 	var did, collection, rkey, label string
 	_, err = pgx.ForEachRow(rows, []any{&did, &collection, &rkey, &label}, func() error {
@@ -241,7 +241,7 @@ func (v *view) Nodes(ctx context.Context, ids []traversal.ID) (map[traversal.ID]
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read %d nodes: %w", len(k.dids), ended(ctx, err))
+		return nil, fmt.Errorf("read %d nodes: %w", len(k.dids), store.Ended(ctx, err))
 	}
 	return nodes, nil
 }
@@ -255,12 +255,12 @@ func (v *view) Filling(ctx context.Context) (bool, error) {
 func (v *view) Inactive(ctx context.Context, dids []syntax.DID) (map[syntax.DID]bool, error) {
 	rows, err := v.tx.Query(ctx, "SELECT did FROM repos WHERE did = ANY ($1::text[]) AND NOT active", once, dids)
 	if err != nil {
-		return nil, fmt.Errorf("read which of %d accounts are inactive: %w", len(dids), ended(ctx, err))
+		return nil, fmt.Errorf("read which of %d accounts are inactive: %w", len(dids), store.Ended(ctx, err))
 	}
 	inactive := map[syntax.DID]bool{}
 	var did syntax.DID
 	if _, err := pgx.ForEachRow(rows, []any{&did}, func() error { inactive[did] = true; return nil }); err != nil {
-		return nil, fmt.Errorf("read which of %d accounts are inactive: %w", len(dids), ended(ctx, err))
+		return nil, fmt.Errorf("read which of %d accounts are inactive: %w", len(dids), store.Ended(ctx, err))
 	}
 	return inactive, nil
 }
