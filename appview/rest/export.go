@@ -30,7 +30,7 @@ func (s *Service) exportRoutes() []Route {
 			Description: "The whole list, newest first, as it is while it is read. The last line has `end`: complete, or error with the `cursor` to go on with. Without such a line the answer was cut off.",
 			Params:      append(t.filters(), Cursor(), fields),
 			Answer:      Answer{Description: "Lines of JSON.", Lines: lineSchema()},
-			Handler:     s.exportList(t),
+			Handler:     s.list(t),
 		})
 	}
 	corpus := s.typeOf(corpora)
@@ -43,21 +43,6 @@ func (s *Service) exportRoutes() []Route {
 		Answer:  Answer{Description: "Lines of JSON.", Lines: lineSchema()},
 		Handler: s.exportCorpus,
 	})
-}
-
-// exportList streams a whole list.
-func (s *Service) exportList(t *recordType) Handler {
-	return func(c *Call) error {
-		shape, err := t.shape(c)
-		if err != nil {
-			return err
-		}
-		list, err := s.xrpc.Listing(c.Ctx(), c.Arguments)
-		if err != nil {
-			return err
-		}
-		return s.streamList(c, list, shape)
-	}
 }
 
 // streamList streams a list from where it is; with a limit, no more than one page.

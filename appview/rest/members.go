@@ -227,16 +227,9 @@ func shown(a *store.FoundAnnotation) annotation {
 }
 
 func (c *Call) annotationAfter(scope []string) (*store.AnnotationPosition, error) {
-	text, ok := c.Text("cursor")
-	if !ok {
-		return nil, nil
-	}
-	parts, err := decodeToken(text, scope)
-	if err != nil {
+	parts, err := c.after(scope, 3)
+	if parts == nil || err != nil {
 		return nil, err
-	}
-	if len(parts) != 3 {
-		return nil, errToken
 	}
 	micros, err1 := strconv.ParseInt(parts[0], 10, 64)
 	layer, ok := recordAt(parts[1])

@@ -95,7 +95,7 @@ func exampleOf(p catalog.Param) string {
 	return exampleText(p.Format)
 }
 
-// list answers a page of records.
+// list answers a page of records, or streams them all.
 func (s *Service) list(t *recordType) Handler {
 	return func(c *Call) error {
 		shape, err := t.shape(c)
@@ -106,7 +106,7 @@ func (s *Service) list(t *recordType) Handler {
 		if err != nil {
 			return err
 		}
-		if wantsLines(c.Context) {
+		if c.route.Stream || wantsLines(c.Context) {
 			return s.streamList(c, list, shape)
 		}
 		records, cursor, err := list.Page(c.Ctx())

@@ -2,7 +2,6 @@ package rest
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -210,28 +209,13 @@ func (s *Service) nameOf(collection syntax.NSID) string {
 
 // referenceAfter reads the cursor of a list of references.
 func (c *Call) referenceAfter(scope []string) (*store.Reference, error) {
-	text, ok := c.Text("cursor")
-	if !ok {
-		return nil, nil
-	}
-	parts, err := decodeToken(text, scope)
-	if err != nil {
+	parts, err := c.after(scope, 3)
+	if parts == nil || err != nil {
 		return nil, err
-	}
-	at, err := referenceAt(parts)
-	if err != nil {
-		return nil, errToken
-	}
-	return at, nil
-}
-
-func referenceAt(parts []string) (*store.Reference, error) {
-	if len(parts) != 3 {
-		return nil, errors.New("not three parts")
 	}
 	source, ok := recordAt(parts[0])
 	if !ok || strings.Contains(parts[0]+parts[1]+parts[2], "\x00") {
-		return nil, errors.New("no reference")
+		return nil, errToken
 	}
 	return &store.Reference{Source: source, Path: parts[1], Target: parts[2]}, nil
 }

@@ -305,16 +305,9 @@ func (s *Service) statsLabels(c *Call) error {
 }
 
 func labelAfter(c *Call, scope []string) (*statistics.Label, error) {
-	text, given := c.Text("cursor")
-	if !given {
-		return nil, nil
-	}
-	parts, err := decodeToken(text, scope)
-	if err != nil {
+	parts, err := c.after(scope, 4)
+	if parts == nil || err != nil {
 		return nil, err
-	}
-	if len(parts) != 4 {
-		return nil, errToken
 	}
 	n, err := strconv.ParseInt(parts[0], 10, 64)
 	for _, p := range parts[1:] {

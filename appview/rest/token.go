@@ -25,6 +25,20 @@ func encodeToken(scope []string, at ...string) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
+// after gives back the parts of the call's cursor, which is of a scope and has so many;
+// nil where there is none.
+func (c *Call) after(scope []string, parts int) ([]string, error) {
+	text, given := c.Text("cursor")
+	if !given {
+		return nil, nil
+	}
+	at, err := decodeToken(text, scope)
+	if err == nil && len(at) != parts {
+		err = errToken
+	}
+	return at, err
+}
+
 // decodeToken gives back what a cursor of the same scope was made of; strings of
 // valid UTF-8, which may be forged.
 func decodeToken(token string, scope []string) ([]string, error) {

@@ -42,7 +42,7 @@ func recordTypes(c *catalog.Catalog) []*recordType {
 	}
 	for _, t := range types {
 		if count[t.name] > 1 {
-			t.name = kebab(t.collection.Namespace) + "-" + t.name
+			t.name = catalog.Separated(t.collection.Namespace, '-') + "-" + t.name
 		}
 	}
 	seen := map[string]bool{}
@@ -82,24 +82,9 @@ func inCommon(query syntax.NSID, name string) int {
 }
 
 func plural(query syntax.NSID) string {
-	name := kebab(strings.TrimPrefix(query.Name(), "list"))
+	name := catalog.Separated(strings.TrimPrefix(query.Name(), "list"), '-')
 	if stem, ok := strings.CutSuffix(name, "-defs"); ok {
 		return stem + "s"
 	}
 	return name
-}
-
-// kebab writes a lexicon's camelCase in lower case with hyphens.
-func kebab(name string) string {
-	var b strings.Builder
-	for i, r := range name {
-		if 'A' <= r && r <= 'Z' {
-			if i > 0 {
-				b.WriteByte('-')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

@@ -14,12 +14,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -45,13 +42,7 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", time.Minute, "of the measurement")
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/fresh:", err)
-		os.Exit(1)
-	}
+	program.Exit(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) (err error) {

@@ -18,9 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/program"
@@ -53,13 +51,7 @@ func main() {
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.BoolVar(&o.verbose, "v", false, "say what is being done")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/ingest:", err)
-		os.Exit(1)
-	}
+	program.Exit(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) (err error) {

@@ -13,10 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/program"
@@ -44,13 +41,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "search,graph,search+ingest,graph+ingest,search+kept,graph+kept", "what to measure, in this order; `kinds` with ingest need theirs alone before them")
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/k6:", err)
-		os.Exit(1)
-	}
+	program.Exit(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) (err error) {

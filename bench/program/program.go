@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,6 +22,18 @@ import (
 
 	"github.com/layers-pub/layers-appview/internal/daemon"
 )
+
+// Exit runs a benchmark, ends it early but in order on SIGINT and SIGTERM, and exits
+// with 1 if it fails.
+func Exit(run func(context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+}
 
 // Process is a running command of the program.
 type Process struct {

@@ -14,9 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,13 +34,7 @@ func main() {
 	flag.StringVar(&o.program, "program", "", "`path` of the layers program; built from the tree by default")
 	flag.BoolVar(&o.verbose, "v", false, "show the indexer's log when it has ended")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/resync:", err)
-		os.Exit(1)
-	}
+	program.Exit(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) (err error) {

@@ -18,8 +18,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/layers-pub/layers-appview/bench/program"
@@ -40,13 +38,7 @@ func main() {
 	flag.IntVar(&o.authors, "authors", 50, "accounts that write them")
 	flag.IntVar(&o.rounds, "rounds", 1, "measurements, each with a network of its own")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/tap:", err)
-		os.Exit(1)
-	}
+	program.Exit(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {

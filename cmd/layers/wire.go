@@ -136,22 +136,7 @@ func loadCatalog(cfg config) (*catalog.Catalog, error) {
 }
 
 // targets are the projections that are configured.
-func (p *parts) targets() []record.Target {
-	out := []record.Target{record.Tables}
-	if p.search != nil {
-		out = append(out, record.Search)
-	}
-	if p.fullText() {
-		out = append(out, record.FullText)
-	}
-	if p.graph != nil {
-		out = append(out, record.Graph)
-	}
-	if p.relations != nil {
-		out = append(out, record.Relations)
-	}
-	return out
-}
+func (p *parts) targets() []record.Target { return p.stores().Targets() }
 
 // fullText tells whether PostgreSQL keeps what it searches by.
 func (p *parts) fullText() bool { return p.search == nil || p.cfg.SearchFallback }

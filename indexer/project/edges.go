@@ -247,7 +247,7 @@ func edgeProperties(s *shape, value map[string]any) map[string]any {
 			}
 		}
 		if v != nil {
-			out[snake(p.name)] = v
+			out[catalog.Separated(p.name, '_')] = v
 		}
 	}
 	return out

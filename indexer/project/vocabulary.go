@@ -71,18 +71,3 @@ func nodeLabel(name string) string {
 		return label
 	}
 }
-
-// snake spells a property's name as edges have it: "edgeType" gives "edge_type".
-func snake(name string) string {
-	var b strings.Builder
-	for i, r := range name {
-		if 'A' <= r && r <= 'Z' {
-			if i > 0 {
-				b.WriteByte('_')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}

@@ -45,7 +45,7 @@ func Monitor(ctx context.Context, stores Stores, every time.Duration, ready func
 			wait = min(time.Minute, every)
 			continue
 		}
-		for _, target := range stores.targets() {
+		for _, target := range stores.Targets() {
 			if err := observe(ctx, stores, target, opts); err != nil && ctx.Err() == nil {
 				opts.Logger.WarnContext(ctx, "comparing a projection with PostgreSQL failed", "target", string(target), "error", err)
 				wait = min(firstComparison, every)

@@ -99,7 +99,7 @@ type run struct {
 func newRun(stores Stores, opts Options) (*run, error) {
 	opts.Held = cmp.Or(opts.Held, 1_000_000)
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
-	r := &run{stores: stores, opts: opts, targets: stores.targets(), collections: stores.Catalog.Collections()}
+	r := &run{stores: stores, opts: opts, targets: stores.Targets(), collections: stores.Catalog.Collections()}
 	r.report.Compared = map[record.Target]int64{}
 	if len(opts.Targets) > 0 {
 		for _, target := range opts.Targets {
@@ -122,7 +122,8 @@ func newRun(stores Stores, opts Options) (*run, error) {
 	return r, nil
 }
 
-func (s Stores) targets() []record.Target {
+// Targets are the projections that there are stores of.
+func (s Stores) Targets() []record.Target {
 	targets := []record.Target{record.Tables}
 	if s.Search != nil {
 		targets = append(targets, record.Search)

@@ -98,7 +98,7 @@ func (w *world) fill(cat *catalog.Catalog) {
 // start runs a dispatcher and workers until stop is called or the test ends.
 func (w *world) start() {
 	w.t.Helper()
-	cfg := task.Config{RedisURL: w.redis, Targets: w.stores.targets(), Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))}
+	cfg := task.Config{RedisURL: w.redis, Targets: w.stores.Targets(), Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))}
 	dispatcher, err := task.NewDispatcher(cfg, w.stores.Outbox)
 	require.NoError(w.t, err)
 	workers, err := task.NewWorkers(cfg, task.Stores{
@@ -126,7 +126,7 @@ func (w *world) caughtUp() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Minute)
 	defer cancel()
-	for _, target := range w.stores.targets() {
+	for _, target := range w.stores.Targets() {
 		require.NoError(w.t, CaughtUp(ctx, w.stores.Outbox, target))
 	}
 }

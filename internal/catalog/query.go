@@ -142,3 +142,19 @@ func (c *Catalog) recordIn(view *Schema) (syntax.NSID, bool) {
 	_, ok := c.collections[nsid]
 	return nsid, ok
 }
+
+// Separated spells a lexicon's camelCase in lower case, with a character between the
+// words: edgeType gives edge_type.
+func Separated(name string, between byte) string {
+	var b strings.Builder
+	for i, r := range name {
+		if 'A' <= r && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte(between)
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -94,13 +94,18 @@ func Hang(method string) *HTTP {
 // HangMidway sends half of an answer, and then nothing more.
 func HangMidway(method string) *HTTP {
 	return fails("hang midway", method, func(out http.ResponseWriter, in *http.Request, next http.Handler) {
-		answer := record(next, in)
-		body := answer.Body.Bytes()
-		begin(out, answer)
-		_, _ = out.Write(body[:len(body)/2])
-		_ = http.NewResponseController(out).Flush()
+		half(out, in, next)
 		<-in.Context().Done()
 	})
+}
+
+// half sends half of an answer.
+func half(out http.ResponseWriter, in *http.Request, next http.Handler) {
+	answer := record(next, in)
+	body := answer.Body.Bytes()
+	begin(out, answer)
+	_, _ = out.Write(body[:len(body)/2])
+	_ = http.NewResponseController(out).Flush()
 }
 
 // Drip answers a few bytes at a time.
@@ -136,11 +141,7 @@ func Truncate(method string) *HTTP {
 // Cut ends the connection in the middle of an answer.
 func Cut(method string) *HTTP {
 	return fails("cut connection", method, func(out http.ResponseWriter, in *http.Request, next http.Handler) {
-		answer := record(next, in)
-		body := answer.Body.Bytes()
-		begin(out, answer)
-		_, _ = out.Write(body[:len(body)/2])
-		_ = http.NewResponseController(out).Flush()
+		half(out, in, next)
 		panic(http.ErrAbortHandler)
 	})
 }
