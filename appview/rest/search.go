@@ -51,7 +51,7 @@ func (s *Service) searchRoutes() []Route {
 		}
 	}
 	slices.Sort(names)
-	q := Text("q", "What to look for. All words have to be there, whatever their case, accents and normal form; `\"two words\"` one after the other; `begin*`; `-word` or `-\"some words\"` not there; `lang:yo`; `field:value` for a property of the records, or for `label`, `type` and `knowledge`; `field>8`, also `>=`, `<` and `<=`, for whole numbers. `confidence>800`, `annotation.label:PERSON`, `annotation.value:…` and `annotation.anchor:…` hold of the same annotation, compared exactly.", "oríkì lang:yo -draft")
+	q := Text("q", "What to look for. All words have to be there, whatever their case, accents and normal form; `\"two words\"` one after the other; `begin*`; `-word` or `-\"some words\"` not there; `lang:yo` as the parameter `language`; `field:value` for a property of the records, or for `label`, `type` and `knowledge`; `field>8`, also `>=`, `<` and `<=`, for whole numbers. `confidence>800`, `annotation.label:PERSON`, `annotation.value:…` and `annotation.anchor:…` hold of the same annotation, compared exactly.", "oríkì lang:yo -draft")
 	q.MaxLength = pointer(query.MaxText)
 	kinds := Repeated(Choice("type", "Only records of this type; several are any of them.", names...))
 	found := func(example any) Answer {
@@ -60,19 +60,19 @@ func (s *Service) searchRoutes() []Route {
 	text := Route{
 		Path: "/search", ID: "search", Summary: "Full text over every type that can be searched",
 		Description: "The best hits first, or the newest where nothing is to be ranked. Highlights say where in the record the words are, by bytes of UTF-8 and by characters. Facets count the hits by type and language on the first page. A walk through the pages sees the index as it was at its begin for two minutes after each page.",
-		Params:      []Param{q, kinds, languageParam("Only records that name this language or a narrower one; several are any of them."), Limit(query.MaxLimit, query.DefaultLimit), Cursor()},
+		Params:      []Param{q, kinds, languageParam("Only records that name this language or a narrower one themselves; several are any of them. An annotation layer often names none, and is not found then by the language of its text: ask `/annotations` for that, with `language` and `corpus` or `expression`."), Limit(query.MaxLimit, query.DefaultLimit), Cursor()},
 		Answer:      found(exampleHits(false)), Handler: s.searched(s.textQuestion),
 		Cache: Cache{For: keepFound, By: s.typesAsked, From: s.search.From},
 	}
 	annotations := Route{
 		Path: "/annotations", ID: "search.annotations", Summary: "Annotation layers with a matching annotation",
-		Description: "`label`, `value`, `confidence_min` and `anchor` hold of the same annotation, which is shown with its layer: up to 100 of each. Labels and values are compared exactly. The facets are the labels of all matching annotations, and the kinds, subkinds and formalisms of their layers. `language` is one that the layer names or, where `corpus` or `expression` is given, that its text is in.",
+		Description: "`label`, `value`, `confidence_min` and `anchor` hold of the same annotation, which is shown with its layer: up to 100 of each. Labels and values are compared exactly. The facets are the labels of all matching annotations, and the kinds, subkinds and formalisms of their layers. `language` is one that the layer names itself; where `corpus` or `expression` is given, also one that its text is in.",
 		Params: []Param{
 			Text("kind", "Only layers of this kind.", "span"), Text("subkind", "Only layers of this subkind.", "named-entity"), Text("formalism", "Only layers in this formalism.", "universal-dependencies"),
 			Formatted("expression", "at-uri", "Only layers on this expression.", exampleURI(expressions)),
 			Formatted("corpus", "at-uri", "Only layers on an expression in this corpus.", exampleURI(corpora)),
 			Formatted("persona", "at-uri", "Only layers by this persona.", exampleURI("pub.layers.persona.persona")),
-			languageParam("Only layers that name this language or a narrower one, or whose text does where corpus or expression is given; several are any of them."),
+			languageParam("Only layers that name this language or a narrower one themselves or, where `corpus` or `expression` is given, whose text does; several are any of them."),
 			Text("label", "Only annotations with exactly this label.", "PERSON"), Text("value", "Only annotations with exactly this value.", "Q34311"),
 			Number("confidence_min", "Only annotations with at least this confidence.", 0, 1000, 0),
 			Text("anchor", "Only annotations that are anchored so.", "textSpan"),

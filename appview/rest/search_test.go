@@ -184,6 +184,14 @@ func (w *world) byTheirTexts(t *testing.T) {
 		w.get(t, "/annotations", url.Values{"label": {"GPE"}, "language": {language}, name: {value}}, &answer)
 		return hitsOf(answer)
 	}
+	// Without its text being named, a layer's language is what it says itself.
+	require.Empty(t, ask("yo", "kind", "span"))
+	for _, params := range []url.Values{{"q": {"lang:yo"}, "type": {"annotation-layers"}}, {"language": {"yo"}, "type": {"annotation-layers"}}} {
+		var answer searched
+		w.get(t, "/search", params, &answer)
+		require.NotContains(t, hitsOf(answer), "silent")
+		require.Contains(t, hitsOf(answer), "l-in")
+	}
 	for name, value := range map[string]string{"corpus": corpus.key.String(), "expression": text.key.String()} {
 		require.Equal(t, []string{"silent"}, ask("YO", name, value))
 		require.Equal(t, []string{"silent"}, ask("en", name, value))
