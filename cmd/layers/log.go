@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/layers-pub/layers-appview/internal/telemetry"
 )
@@ -30,6 +34,18 @@ func newLogger(cfg config, w io.Writer) *slog.Logger {
 		handler = telemetry.Logs(handler)
 	}
 	return slog.New(handler)
+}
+
+// redisSpeaksThrough has the driver of Redis use the logger.
+func redisSpeaksThrough(logger *slog.Logger) { redis.SetLogger(redisLog{logger}) }
+
+// redisLog takes what the driver of Redis says, which would go to standard error in a
+// form of its own, many times a second while Redis is away. Who asked it says so too.
+type redisLog struct{ logger *slog.Logger }
+
+// Printf has the driver's form.
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.logger.DebugContext(ctx, "redis", "says", fmt.Sprintf(format, args...))
 }
 
 func isTerminal(w io.Writer) bool {

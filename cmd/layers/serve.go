@@ -214,7 +214,9 @@ func begin(command *cli.Command, required ...string) (config, *slog.Logger, erro
 	if err := requireFlags(command, required...); err != nil {
 		return cfg, nil, err
 	}
-	return cfg, newLogger(cfg, os.Stderr), nil
+	logger := newLogger(cfg, os.Stderr)
+	redisSpeaksThrough(logger)
+	return cfg, logger, nil
 }
 
 func (p *parts) queries() *xrpc.Service {

@@ -1,9 +1,13 @@
 package discovery
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +34,7 @@ type outage struct {
 	end      func() // of its process
 	how      string
 	targets  []record.Target             // that cannot go on
+	starting func(*rig.Server)           // sees it start again; may be nil
 	back     func(outage) (bool, string) // whether it is of use again
 	waiting  map[record.Target]int64     // rows, when it was started again
 	degrades bool
@@ -53,7 +58,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	strict := []string{"LAYERS_SEARCH_FALLBACK=false", "LAYERS_GRAPH_FALLBACK=false", "LAYERS_CACHE=false"}
 	address := rig.FreeAddress(t)
 	one, process := d.Replica(address, strict...)
-	two, _ := d.Replica(rig.FreeAddress(t))
+	two, other := d.Replica(rig.FreeAddress(t))
 
 	all := questions(w.truth())
 	for i := range all {
@@ -71,7 +76,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	process.Kill()
 	l.more(t, "connections refused by who was killed", &l.lost, 5)
 	l.more(t, "right answers of the other", &l.answers, 50)
-	d.Replica(address, strict...)
+	_, again := d.Replica(address, strict...)
 	l.gone(one, false)
 
 	for _, o := range u.outages(servers) {
@@ -91,6 +96,9 @@ func TestFaultsUnderLoad(t *testing.T) {
 	require.Less(t, l.worst, bound, "no answer was waited for without end")
 	t.Logf("all in all %s, %d connections lost", sum.since(figures{}), l.lost.Load())
 
+	for _, p := range []*rig.Process{ix, again, other} {
+		require.NotContains(t, p.Output(), "\nredis: ", "%s: what drivers say is logged as all else is", p.Name)
+	}
 	written := u.diary.end(t)
 	for i, q := range questions(w.truth()) {
 		require.Equal(t, all[i].want, q.want, "%s: nothing that was written is an answer", q.name)
@@ -112,7 +120,7 @@ func (u *under) outages(s *rig.Servers) []outage {
 	search, edges := []record.Target{record.Search}, []record.Target{record.Graph}
 	all := []outage{
 		{server: s.Redis, end: s.Redis.Kill, how: "killed", targets: projections, back: u.worksOff},
-		{server: s.Redis, end: func() { u.saves(); s.Redis.Stop() }, how: "stopped", targets: projections, back: u.worksOff},
+		{server: s.Redis, end: func() { u.saves(); s.Redis.Stop() }, how: "stopped", targets: projections, starting: u.loads, back: u.worksOff},
 		{server: s.Redis, end: s.Redis.Kill, how: "killed", targets: projections, back: u.worksOff},
 		{server: s.Elastic, end: s.Elastic.Kill, how: "killed", targets: search, back: u.answers, degrades: true},
 		{server: s.Neo4j, end: s.Neo4j.Stop, how: "stopped", targets: edges, back: u.answers, degrades: true},
@@ -147,9 +155,14 @@ func (u *under) endure(o outage) {
 	l.away.Store(nil)
 	without := l.figures()
 	started := time.Now()
+	l.pause.Store(int64(askSeldom))
 	o.server.Start()
+	if o.starting != nil {
+		o.starting(o.server)
+	}
 	rig.Eventually(u.t, o.server.Name+" to be of use again", func() (bool, string) { return o.back(o) }, u.ix)
 	back := time.Now()
+	l.pause.Store(int64(askEvery))
 	l.more(u.t, "right answers with "+o.server.Name+" again", &l.answers, 50)
 	after := l.figures()
 	u.t.Logf("%s %s: it took %s to end; without it for %s %s; of use again %s after its start, until then %s; rows that waited: %v",
@@ -207,6 +220,35 @@ func (u *under) forget() {
 func (u *under) saves() {
 	u.t.Helper()
 	require.NoError(u.t, u.Redis.ConfigSet(u.t.Context(), "save", "3600 1").Err())
-	fill := redis.NewScript("for i = 1, 200000 do redis.call('SET', 'ballast:' .. i, i) end return 1")
-	require.NoError(u.t, fill.Run(u.t.Context(), u.Redis, nil).Err())
+	fill := redis.NewScript("for i = 1, 10000 do redis.call('SET', 'ballast:' .. ARGV[1] .. ':' .. i, redis.sha1hex(ARGV[1] .. i) .. redis.sha1hex(i)) end return 1")
+	for part := range 30 {
+		require.NoError(u.t, fill.Run(u.t.Context(), u.Redis, nil, part).Err())
+	}
+}
+
+// loads asks Redis until it has loaded what it saved, and requires that it has refused
+// to answer before.
+func (u *under) loads(s *rig.Server) {
+	u.t.Helper()
+	heard := map[string]int{}
+	for answer := ""; answer != "+PONG"; heard[answer]++ {
+		require.Less(u.t, heard[""], 100_000, "redis does not answer: %v", heard)
+		answer = ping(s.Address)
+	}
+	require.Contains(u.t, heard, "-LOADING", "%v", heard)
+	u.t.Logf("what redis said as it started: %v", heard)
+}
+
+// ping is the first word of what Redis answers at once; empty for nothing.
+func ping(address string) string {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		time.Sleep(time.Millisecond)
+		return ""
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "PING\r\n")
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+	return word
 }

@@ -20,7 +20,9 @@ import (
 const (
 	requestTime = 5 * time.Second
 	bound       = 4 * requestTime
-	askEvery    = 50 * time.Millisecond // who asks, so that what starts again meanwhile has processors to do it
+	// Between two questions of one who asks.
+	askEvery  = 50 * time.Millisecond
+	askSeldom = 200 * time.Millisecond // while a server starts, which is work
 )
 
 // load asks all questions of all processes, again and again, and judges each answer.
@@ -33,6 +35,7 @@ type load struct {
 	answers, unavailable, degraded, lost, expired atomic.Int64
 	slowest                                       atomic.Int64 // nanoseconds, since the last figures
 	worst                                         time.Duration
+	pause                                         atomic.Int64 // nanoseconds between two questions
 
 	away atomic.Pointer[string] // the store that is not there for certain; another pointer each time
 
@@ -45,13 +48,14 @@ func (l *load) start(t *testing.T, bases []string, workers int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l.stop, l.killed = cancel, map[string]bool{}
+	l.pause.Store(int64(askEvery))
 	for worker := range workers {
 		l.running.Go(func() {
 			c := newClient("")
 			for n := worker; ctx.Err() == nil; n++ {
 				c.base = bases[n%len(bases)]
 				l.judge(c, &l.questions[(n/len(bases))%len(l.questions)])
-				time.Sleep(askEvery)
+				time.Sleep(time.Duration(l.pause.Load()))
 			}
 		})
 	}

@@ -86,7 +86,7 @@ func (s *Servers) server(t *testing.T, name, variable string) *Server {
 	t.Helper()
 	at, err := url.Parse(s.variables[variable])
 	require.NoError(t, err)
-	return &Server{t: t, Name: name, address: at.Host, control: s.variables["LAYERS_TEST_STORES_CONTROL"] + "/" + name}
+	return &Server{t: t, Name: name, Address: at.Host, control: s.variables["LAYERS_TEST_STORES_CONTROL"] + "/" + name}
 }
 
 // Open makes a test's part of PostgreSQL, and of these servers.
@@ -98,8 +98,8 @@ func (s *Servers) Open(t *testing.T) *Stores {
 // Server is one of a test's own.
 type Server struct {
 	Name    string
+	Address string // host:port
 	t       *testing.T
-	address string // host:port
 	control string // URL
 	last    string // its process, the last time that it was asked for
 }
@@ -128,7 +128,7 @@ func (s *Server) end(how string) {
 func (s *Server) Gone() {
 	s.t.Helper()
 	require.Empty(s.t, s.Process(), "%s runs", s.Name)
-	_, err := net.DialTimeout("tcp", s.address, time.Minute)
+	_, err := net.DialTimeout("tcp", s.Address, time.Minute)
 	require.ErrorIs(s.t, err, syscall.ECONNREFUSED, s.Name)
 }
 
