@@ -219,11 +219,15 @@ type flip struct {
 	version int64
 }
 
+// outboxRows is how many a change has where all projections follow its collection.
+const outboxRows = 3
+
 // decide works out what a batch has to write. It is where each guard against
 // replays and overtaken changes stands.
 func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 	e := &effect{batch: b, version: p.version, now: p.now, silent: w.silent}
 	e.events, e.inserts = make([]loggedEvent, 0, len(changes)), make([]row, 0, len(changes))
+	e.outbox = make([]outboxRow, 0, outboxRows*len(changes))
 	e.settled, e.revs = make([]record.Key, 0, len(changes)), make([]string, 0, len(changes))
 	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {

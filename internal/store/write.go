@@ -144,6 +144,7 @@ func (w *Writer) Apply(ctx context.Context, b Batch) error {
 	}
 	err = w.applyTo(ctx, s, &b, changes, w.trusts())
 	if isTaken(err) {
+		w.logger.InfoContext(ctx, "a commit creates what is there, applying the batch once more", "changes", len(changes), "error", err)
 		w.doubt()
 		err = w.applyTo(ctx, s, &b, changes, false)
 	}
