@@ -212,7 +212,7 @@ func (l *line) apply(ctx context.Context) error {
 // left for the next batch.
 func (l *line) gather(ctx context.Context, b *batch, s *slot) (left *slot, err error) {
 	for {
-		if b.bytes >= l.BatchBytes/8 && !s.isDone() {
+		if b.bytes >= l.BatchBytes/4 && !s.isDone() {
 			return s, nil
 		}
 		select {
