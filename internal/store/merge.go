@@ -77,7 +77,7 @@ func (c *keyChange) takesEffect(old *stored, repo syntax.TID) bool {
 
 // isNew tells whether a commit of the stream says that there was no such record before it.
 func (c *keyChange) isNew() bool {
-	return c.Action == record.Create && !c.Resync && c.DeadLetter == 0 && c.deleted == "" && !c.again
+	return c.Action == record.Create && !c.Resync && c.DeadLetter == 0 && !c.again
 }
 
 // renews tells whether a change that takes effect makes a new record where old was.

@@ -70,14 +70,14 @@ func (o *Outbox) Claim(ctx context.Context, target record.Target, limit int, lea
 		if err != nil || len(claimed) == limit {
 			return err
 		}
-		for _, more := range []func(context.Context, pgx.Tx, record.Target, int, time.Duration) ([]record.Pending, error){unpack, sweep} {
-			rows, err := more(ctx, tx, target, limit-len(claimed), lease)
-			if err != nil {
-				return err
-			}
-			claimed = append(claimed, rows...)
+		unpacked, err := unpack(ctx, tx, target, limit-len(claimed), lease)
+		if err != nil {
+			return err
 		}
-		return nil
+		claimed = append(claimed, unpacked...)
+		swept, err := sweep(ctx, tx, target, limit-len(claimed), lease)
+		claimed = append(claimed, swept...)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox rows of %s: %w", target, ended(ctx, err))

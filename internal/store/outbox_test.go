@@ -115,6 +115,17 @@ func TestManyWorkersCarryOutEachRowOnce(t *testing.T) {
 	w.apply(changes...)
 	require.NoError(t, w.outbox.EnqueueCollections(t.Context(), record.Search, []syntax.NSID{expressions}))
 
+	times := w.carriedOut()
+	require.Len(t, times, 500)
+	for k, n := range times {
+		require.Equal(t, 2, n, "%s: once for its change, once for the sweep", k)
+	}
+}
+
+// carriedOut has many workers carry out all there is for search, and tells how often each
+// record was.
+func (w *world) carriedOut() map[record.Key]int {
+	w.t.Helper()
 	var mu sync.Mutex
 	times := map[record.Key]int{}
 	var group errgroup.Group
@@ -137,11 +148,8 @@ func TestManyWorkersCarryOutEachRowOnce(t *testing.T) {
 			return nil
 		})
 	}
-	require.NoError(t, group.Wait())
-	require.Len(t, times, 500)
-	for k, n := range times {
-		require.Equal(t, 2, n, "%s: once for its change, once for the sweep", k)
-	}
+	require.NoError(w.t, group.Wait())
+	return times
 }
 
 // depthOf is for other goroutines than the test's.

@@ -44,14 +44,15 @@ func (p *prepared) addTargets(c *Change) {
 	for _, l := range c.Links {
 		p.targets = append(p.targets, target{Link: l})
 	}
-	p.hashes = make([]int64, len(p.targets))
 	for i := range p.targets {
 		p.targets[i].hash = TargetHash(p.targets[i].Target)
-		p.hashes[i] = p.targets[i].hash
 	}
 	slices.SortFunc(p.targets, target.compare)
 	p.targets = slices.Compact(p.targets)
-	slices.Sort(p.hashes)
+	p.hashes = make([]int64, len(p.targets))
+	for i := range p.targets {
+		p.hashes[i] = p.targets[i].hash
+	}
 	p.hashes = slices.Compact(p.hashes)
 }
 
