@@ -112,12 +112,12 @@ func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange, trust bool
 	}
 	for collection, names := range byCollection(keys) {
 		batch.Queue(`
-			SELECT r.did, r.rkey, r.rev, r.cid, r.version FROM unnest($1::text[], $2::text[]) AS k (did, rkey)
+			SELECT r.did, r.rkey, r.rev, r.cid, r.targets FROM unnest($1::text[], $2::text[]) AS k (did, rkey)
 			JOIN records r ON r.did = k.did AND r.rkey = k.rkey
 			WHERE r.collection = `+quote(string(collection)), names.dids, names.rkeys).
 			Query(func(rows pgx.Rows) error {
 				key, old := record.Key{Collection: collection}, stored{}
-				_, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey, &old.rev, &old.cid, &old.version}, func() error {
+				_, err := pgx.ForEachRow(rows, []any{&key.DID, &key.Rkey, &old.rev, &old.cid, &old.targets}, func() error {
 					p.records[key] = old
 					return nil
 				})
@@ -186,11 +186,10 @@ type effect struct {
 	flips   []flip
 	events  []loggedEvent
 	silent  bool                   // keeps no log of events
-	gone    map[record.Key][]int64 // hashes of the targets that records referred to before the batch
 	inserts []row
 	updates []row
 	deletes []record.Key
-	ended   []int64 // versions that what is updated and deleted had
+	ended   refRows // of what is updated and deleted
 	outbox  []outboxRow
 	arrived []arrival    // with more referrers than are enqueued at once
 	settled []record.Key // whose dead letters older than revs are overtaken
@@ -260,18 +259,18 @@ func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64
 		return
 	}
 	if old != nil {
-		e.ended = append(e.ended, old.version)
+		e.ended.add(c.Key, old.targets)
 	}
 	switch {
 	case c.Action == record.Delete:
 		e.deletes = append(e.deletes, c.Key)
-		e.log(letterDelete, c, version)
+		e.log(letterDelete, c, version, old)
 	case old != nil:
 		e.updates = append(e.updates, row{keyChange: c, version: version, renewed: c.renews(old)})
-		e.log(letterUpdate, c, version)
+		e.log(letterUpdate, c, version, old)
 	default:
 		e.inserts = append(e.inserts, row{keyChange: c, version: version})
-		e.log(letterCreate, c, version)
+		e.log(letterCreate, c, version, nil)
 		w.decideReferrers(e, p, c.Key, version)
 	}
 	for _, target := range w.routes[c.Key.Collection] {
@@ -353,18 +352,10 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writePacks(batch)
 	e.writeCursor(batch)
 	e.writeTrace(ctx, batch)
-	late := len(e.updates)+len(e.deletes) > 0 // what those referred to is known once it is removed
-	if !late {
-		e.queueEvents(batch)
-	}
+	e.writeEvents(batch)
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("write the batch: %w", err)
-		}
-	}
-	if late {
-		if err := e.writeEvents(ctx, tx); err != nil {
-			return err
 		}
 	}
 	return e.copyIn(ctx, tx)

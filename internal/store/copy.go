@@ -40,12 +40,12 @@ func (e *effect) copyIn(ctx context.Context, tx pgx.Tx) error {
 }
 
 func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) error {
-	columns := []string{"collection", "did", "rkey", "cid", "rev", "version", "sort_key", "indexed_at", "created_at", "filter", "value"}
+	columns := []string{"collection", "did", "rkey", "cid", "rev", "version", "sort_key", "indexed_at", "created_at", "filter", "value", "targets"}
 	return copyTo(ctx, tx, "records", columns, len(rows), func(i int, values []any) ([]any, error) {
 		r := &rows[i]
 		filter, err := r.filterText()
 		return append(values, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), string(r.CID), string(r.Rev),
-			r.version, sortKey(r.CreatedAt, now), now, r.created(), filter, r.JSON), err
+			r.version, sortKey(r.CreatedAt, now), now, r.created(), filter, r.JSON, r.prepared.hashes), err
 	})
 }
 
@@ -72,10 +72,10 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 	}
 	// In the order of the index of targets, for what the records' order is for.
 	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.hash, b.hash) })
-	columns := []string{"version", "target_hash", "collection", "did", "rkey", "path", "target"}
+	columns := []string{"target_hash", "collection", "did", "rkey", "path", "target"}
 	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) ([]any, error) {
 		r := &refs[i]
-		return append(values, r.version, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, r.Target), nil
+		return append(values, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, r.Target), nil
 	})
 }
 

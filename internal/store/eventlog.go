@@ -2,10 +2,8 @@ package store
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -64,8 +62,8 @@ func (w *Writer) queueRecording(batch *pgx.Batch) {
 	batch.Queue("UPDATE event_log SET recording = true, after = (SELECT version FROM clock) WHERE NOT recording")
 }
 
-// log notes the event of a change that takes effect.
-func (e *effect) log(letter byte, c *keyChange, version int64) {
+// log notes the event of a change that takes effect; old is nil if there was no such record.
+func (e *effect) log(letter byte, c *keyChange, version int64, old *stored) {
 	if e.silent {
 		return
 	}
@@ -73,7 +71,18 @@ func (e *effect) log(letter byte, c *keyChange, version int64) {
 	if letter != letterDelete {
 		event.detail, event.targets = string(c.CID), c.prepared.hashes
 	}
+	if old != nil {
+		event.targets = union(event.targets, old.targets)
+	}
+	event.targets = event.targets[:min(len(event.targets), mostTargets)]
 	e.events = append(e.events, event)
+}
+
+// union is the hashes that are in either list, in their order.
+func union(a, b []int64) []int64 {
+	both := slices.Concat(a, b)
+	slices.Sort(both)
+	return slices.Compact(both)
 }
 
 // logAccount notes the event of an account whose status is another now.
@@ -88,47 +97,12 @@ func (e *effect) logAccount(r *Repo, version int64) {
 	e.events = append(e.events, loggedEvent{version: version, letter: letter, key: record.Key{DID: r.DID}, detail: r.Status})
 }
 
-// dropped notes a reference that is gone with the record that had it, or with the
-// present state of that.
-func (e *effect) dropped(key record.Key, target string) {
-	if e.gone == nil {
-		e.gone = map[record.Key][]int64{}
-	}
-	e.gone[key] = append(e.gone[key], TargetHash(target))
-}
-
-const insertEvents = "INSERT INTO events (version, changes, content) VALUES ($1, $2, $3)"
-
-// eventColumns are the parameters of insertEvents.
-func (e *effect) eventColumns() []any {
-	slices.SortFunc(e.events, func(a, b loggedEvent) int { return cmp.Compare(a.version, b.version) })
-	for i := range e.events {
-		event := &e.events[i]
-		hashes := event.targets
-		if gone := e.gone[event.key]; len(gone) > 0 {
-			hashes = slices.Concat(hashes, gone)
-			slices.Sort(hashes)
-			hashes = slices.Compact(hashes)
-		}
-		event.targets = hashes[:min(len(hashes), mostTargets)]
-	}
-	return []any{e.events[len(e.events)-1].version, len(e.events), encodeEvents(e.events)}
-}
-
-// queueEvents adds the log's row to a batch of statements.
-func (e *effect) queueEvents(batch *pgx.Batch) {
-	if len(e.events) > 0 {
-		batch.Queue(insertEvents, e.eventColumns()...)
-	}
-}
-
-// writeEvents adds the log's row by itself.
-func (e *effect) writeEvents(ctx context.Context, tx pgx.Tx) error {
+// writeEvents adds the log's row.
+func (e *effect) writeEvents(batch *pgx.Batch) {
 	if len(e.events) == 0 {
-		return nil
+		return
 	}
-	if _, err := tx.Exec(ctx, insertEvents, e.eventColumns()...); err != nil {
-		return fmt.Errorf("write the log of %d events: %w", len(e.events), err)
-	}
-	return nil
+	slices.SortFunc(e.events, func(a, b loggedEvent) int { return cmp.Compare(a.version, b.version) })
+	batch.Queue("INSERT INTO events (version, changes, content) VALUES ($1, $2, $3)",
+		e.events[len(e.events)-1].version, len(e.events), encodeEvents(e.events))
 }

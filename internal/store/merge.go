@@ -52,11 +52,11 @@ func (c *Change) follows(before *Change) bool {
 	return c.Resync || c.Rev > before.Rev
 }
 
-// stored is what decides whether a change is overtaken, and the version that goes then.
+// stored is what decides whether a change is overtaken, and what the record refers to.
 type stored struct {
 	rev     syntax.TID
 	cid     syntax.CID
-	version int64
+	targets []int64 // hashes, each once, in their order
 }
 
 // takesEffect tells whether a change alters the store. old is nil if there is no

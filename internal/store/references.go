@@ -70,8 +70,9 @@ func (q *statement) forward(query *ReferenceQuery) {
 }
 
 func (q *statement) sourceIs(key record.Key) {
-	q.write("r.version = (SELECT s.version FROM records s WHERE s.collection = ", q.arg(key.Collection),
-		" AND s.did = ", q.arg(key.DID), " AND s.rkey = ", q.arg(key.Rkey), ")")
+	c, d, k := q.arg(key.Collection), q.arg(key.DID), q.arg(key.Rkey)
+	q.write("r.target_hash = ANY ((SELECT s.targets FROM records s WHERE s.collection = ", c, " AND s.did = ", d, " AND s.rkey = ", k, ")::bigint[])",
+		" AND r.collection = ", c, " AND r.did = ", d, " AND r.rkey = ", k)
 }
 
 func (q *statement) backward(query *ReferenceQuery) {
@@ -85,6 +86,12 @@ func (q *statement) backward(query *ReferenceQuery) {
 		q.write(" AND (r.collection, r.did, r.rkey) >= (", c, ", ", d, ", ", k, ")",
 			" AND (r.collection, r.did, r.rkey, r.path, r.target) > (", c, ", ", d, ", ", k, ", ", q.arg(at.Path), ", ", q.arg(at.Target), ")")
 	}
+}
+
+// referring joins the references of a record, whose hashes it has, under a name.
+func referring(from, name string) string {
+	return "CROSS JOIN LATERAL unnest(" + from + ".targets) AS of_" + name + " (hash) JOIN refs " + name + " ON " + name + ".target_hash = of_" + name + ".hash" +
+		" AND " + name + ".collection = " + from + ".collection AND " + name + ".did = " + from + ".did AND " + name + ".rkey = " + from + ".rkey"
 }
 
 // targetIs picks references to any of some names. One is the rule, and keeps the
@@ -113,7 +120,7 @@ func (r *Reader) Targets(ctx context.Context, sources []record.Key, paths []stri
 	var found []Reference
 	err := r.together(ctx, lookup{
 		columns: "r.collection, r.did, r.rkey, f.path, f.target",
-		join:    "JOIN refs f USING (version)",
+		join:    referring("r", "f"),
 		more:    " AND ($1::text[] IS NULL OR replace(f.path, '[]', '') = ANY ($1)) ORDER BY k.ord, f.path, f.target LIMIT $2",
 		args:    []any{paths, limit},
 	}, sources, func(rows pgx.Rows) error {

@@ -77,26 +77,29 @@ func (w *Writer) decideReferrers(e *effect, p *present, key record.Key, version 
 	}
 }
 
+// refRows are rows of refs, as parameters of a statement.
+type refRows struct {
+	hashes      []int64
+	collections []string
+	names
+}
+
+func (r *refRows) add(source record.Key, targets []int64) {
+	for _, hash := range targets {
+		r.hashes, r.collections = append(r.hashes, hash), append(r.collections, string(source.Collection))
+		r.names.add(source)
+	}
+}
+
 // writeRefs removes the references of the records that are deleted or replaced. The
 // new ones come by COPY, see [copyRefs].
 func (e *effect) writeRefs(batch *pgx.Batch) {
-	if len(e.ended) == 0 {
+	if len(e.ended.hashes) == 0 {
 		return
 	}
-	const remove = "DELETE FROM refs WHERE version = ANY ($1)"
-	if e.silent {
-		batch.Queue(remove, e.ended)
-		return
-	}
-	batch.Queue(remove+" RETURNING collection, did, rkey, target", e.ended).Query(func(rows pgx.Rows) error {
-		var from record.Key
-		var target string
-		_, err := pgx.ForEachRow(rows, []any{&from.Collection, &from.DID, &from.Rkey, &target}, func() error {
-			e.dropped(from, target)
-			return nil
-		})
-		return err
-	})
+	batch.Queue(`DELETE FROM refs r USING unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS k (hash, collection, did, rkey)
+		WHERE r.target_hash = k.hash AND r.collection = k.collection AND r.did = k.did AND r.rkey = k.rkey`,
+		e.ended.hashes, e.ended.collections, e.ended.dids, e.ended.rkeys)
 }
 
 // Referrer is a reference with the record that has it.

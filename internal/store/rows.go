@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -40,13 +41,13 @@ func (e *effect) writeRecords(batch *pgx.Batch) error {
 	for collection, c := range changed {
 		batch.Queue(`
 			UPDATE records r SET version = u.version, created_at = u.created_at, cid = u.cid, rev = u.rev,
-				filter = u.filter::jsonb, value = u.value,
+				filter = u.filter::jsonb, value = u.value, targets = u.targets::bigint[],
 				sort_key = CASE WHEN u.renewed THEN u.sort_key ELSE r.sort_key END,
 				indexed_at = CASE WHEN u.renewed THEN now() ELSE r.indexed_at END
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::text[], $9::json[], $10::boolean[])
-				AS u (did, rkey, cid, rev, version, sort_key, created_at, filter, value, renewed)
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::text[], $9::json[], $10::boolean[], $11::text[])
+				AS u (did, rkey, cid, rev, version, sort_key, created_at, filter, value, renewed, targets)
 			WHERE r.collection = `+quote(string(collection))+` AND r.did = u.did AND r.rkey = u.rkey`,
-			c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values, c.renewed)
+			c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values, c.renewed, c.targets)
 	}
 	return nil
 }
@@ -60,6 +61,7 @@ type columns struct {
 	filters            []*string
 	values             []json.RawMessage
 	renewed            []bool
+	targets            []string // an array each, as SQL has it in a text
 }
 
 func (c *columns) add(r *row, now time.Time) error {
@@ -71,8 +73,20 @@ func (c *columns) add(r *row, now time.Time) error {
 	c.cids, c.revs = append(c.cids, string(r.CID)), append(c.revs, string(r.Rev))
 	c.versions, c.sortKeys = append(c.versions, r.version), append(c.sortKeys, sortKey(r.CreatedAt, now))
 	c.created, c.filters, c.values = append(c.created, r.created()), append(c.filters, filter), append(c.values, r.JSON)
-	c.renewed = append(c.renewed, r.renewed)
+	c.renewed, c.targets = append(c.renewed, r.renewed), append(c.targets, arrayText(r.prepared.hashes))
 	return nil
+}
+
+// arrayText is an array in a text: one of arrays would have to be of equal ones.
+func arrayText(numbers []int64) string {
+	text := []byte{'{'}
+	for i, n := range numbers {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, n, 10)
+	}
+	return string(append(text, '}'))
 }
 
 // created is when the record claims to have been made; nil where it does not say.

@@ -91,36 +91,17 @@ func (s *Succession) sql(text string) string {
 // its place in lists. It may be repeated.
 func (s *Succession) Align(ctx context.Context, collections []syntax.NSID) error {
 	for _, collection := range collections {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			// No writer may be between reading a record's version and removing its references.
-			if _, err := tx.Exec(ctx, s.sql("SELECT FROM NEXT.clock FOR UPDATE")); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, s.sql(align("= "+quote(string(collection)))))
-			return err
-		})
-		if err != nil {
+		if _, err := s.pool.Exec(ctx, s.sql(align)+" AND n.collection = "+quote(string(collection))+" AND o.collection = "+quote(string(collection))); err != nil {
 			return fmt.Errorf("align %s: %w", collection, ended(ctx, err))
 		}
 	}
 	return nil
 }
 
-// align gives records, and their references with them, the versions of the served
-// ones, in the collections of which a condition holds.
-func align(collections string) string {
-	return `
-		WITH same AS MATERIALIZED (
-			SELECT n.collection, n.did, n.rkey, n.version AS was, o.version, o.indexed_at, o.sort_key
-			FROM NEXT.succession, NEXT.records n JOIN NOW.records o ON o.collection = n.collection AND o.did = n.did AND o.rkey = n.rkey
-			WHERE n.cid = o.cid AND n.value::text = o.value::text AND n.version > base
-				AND n.collection ` + collections + ` AND o.collection ` + collections + `
-		), named AS (
-			UPDATE NEXT.refs f SET version = same.version FROM same WHERE f.version = same.was
-		)
-		UPDATE NEXT.records n SET version = same.version, indexed_at = same.indexed_at, sort_key = same.sort_key
-		FROM same WHERE n.collection = same.collection AND n.did = same.did AND n.rkey = same.rkey AND n.collection ` + collections
-}
+const align = `
+	UPDATE NEXT.records n SET version = o.version, indexed_at = o.indexed_at, sort_key = o.sort_key
+	FROM NOW.records o, NEXT.succession
+	WHERE n.collection = o.collection AND n.did = o.did AND n.rkey = o.rkey AND n.cid = o.cid AND n.value::text = o.value::text AND n.version > base`
 
 // Comparison is how the next tables differ from the served ones.
 type Comparison struct {
@@ -206,7 +187,7 @@ func (s *Succession) steps() []string {
 				RAISE 'the served clock has overtaken that of the next tables: begin anew';
 			END IF;
 		END $$`,
-		align("IS NOT NULL"),
+		align,
 		// Accounts that cannot be fetched at present are still known.
 		`INSERT INTO NEXT.resyncs (did, reason, asked)
 			SELECT did, 'was not active when everything was fetched anew', true FROM NOW.repos o

@@ -27,8 +27,8 @@ var large = []string{
 		SELECT i, -i, now(), 'pub.layers.corpus.membership', 'did:plc:repo' || i % 40, 'm' || i, 'c', 'r',
 			jsonb_build_object('corpusRef', 'at://did:plc:repo' || i % 40 || '/pub.layers.corpus.corpus/c' || i % 40, 'split', (ARRAY['train', 'test'])[1 + i % 2]), '{}'
 		FROM generate_series(1, 20000) i`,
-	`INSERT INTO refs (version, target_hash, collection, did, rkey, path, target)
-		SELECT i, 0, 'pub.layers.corpus.membership', 'did:plc:repo' || i % 40, 'm' || i, p, t FROM generate_series(1, 20000) i CROSS JOIN LATERAL (VALUES
+	`INSERT INTO refs (target_hash, collection, did, rkey, path, target)
+		SELECT 0, 'pub.layers.corpus.membership', 'did:plc:repo' || i % 40, 'm' || i, p, t FROM generate_series(1, 20000) i CROSS JOIN LATERAL (VALUES
 			('corpusRef', 'at://did:plc:repo' || i % 40 || '/pub.layers.corpus.corpus/c' || i % 40),
 			('expressionRef', 'at://did:plc:repo' || i % 100 || '/pub.layers.expression.expression/e' || i)) r (p, t)`,
 	`INSERT INTO records (version, sort_key, indexed_at, collection, did, rkey, cid, rev, filter, value)
@@ -41,8 +41,8 @@ var large = []string{
 			jsonb_build_object('expression', 'at://did:plc:repo' || (i / 5 + 1) % 100 || '/pub.layers.expression.expression/e' || (i / 5 + 1), 'kind', (ARRAY['span', 'token-tag'])[1 + i % 2], 'subkind', (ARRAY['ner', 'pos', 'lemma', 'morph', 'sentiment'])[1 + i % 5]),
 			json_build_object('annotations', a, 'tokenizationId', json_build_object('value', 't' || (i / 5 + 1)))
 		FROM generate_series(0, 99999) i CROSS JOIN (SELECT json_agg(json_build_object('uuid', json_build_object('value', gen_random_uuid()), 'label', 'LABEL', 'confidence', 900, 'anchor', json_build_object('textSpan', json_build_object('byteStart', j * 10, 'byteEnd', j * 10 + 9)))) AS a FROM generate_series(0, 9) j) t`,
-	`INSERT INTO refs (version, target_hash, collection, did, rkey, path, target)
-		SELECT i, 0, 'pub.layers.annotation.annotationLayer', 'did:plc:repo' || i % 97, 'l' || i, 'expression', 'at://did:plc:repo' || (i / 5 + 1) % 100 || '/pub.layers.expression.expression/e' || (i / 5 + 1) FROM generate_series(0, 99999) i`,
+	`INSERT INTO refs (target_hash, collection, did, rkey, path, target)
+		SELECT 0, 'pub.layers.annotation.annotationLayer', 'did:plc:repo' || i % 97, 'l' || i, 'expression', 'at://did:plc:repo' || (i / 5 + 1) % 100 || '/pub.layers.expression.expression/e' || (i / 5 + 1) FROM generate_series(0, 99999) i`,
 	`INSERT INTO annotations (collection, did, rkey, ordinal, uuid, label, value, text, anchor_kind, byte_start, byte_end, token_index, confidence)
 		SELECT 'pub.layers.annotation.annotationLayer', 'did:plc:repo' || i % 97, 'l' || i, j, 'u', 'LABEL-' || (i * 7 + j * j) % 200, '', '', 'textSpan',
 			CASE WHEN i % 2 = 0 THEN j * 20 + i % 50 END, CASE WHEN i % 2 = 0 THEN j * 20 + 15 + i % 50 END, CASE WHEN i % 2 = 1 THEN (j * 7 + i) % 80 END, 900
@@ -52,8 +52,8 @@ var large = []string{
 			'source', json_build_object('recordRef', 'at://did:plc:repo' || i % 100 || '/pub.layers.expression.expression/e' || i),
 			'target', json_build_object('recordRef', 'at://did:plc:repo' || (i * 3) % 100 || '/pub.layers.expression.expression/e' || (i * 3) % 20000))
 		FROM generate_series(1, 40000) i`,
-	`INSERT INTO refs (version, target_hash, collection, did, rkey, path, target)
-		SELECT i, 0, 'pub.layers.graph.graphEdge', 'did:plc:repo' || i % 100, 'g' || i, 'source.recordRef', 'at://did:plc:repo' || i % 100 || '/pub.layers.expression.expression/e' || i FROM generate_series(1, 40000) i`,
+	`INSERT INTO refs (target_hash, collection, did, rkey, path, target)
+		SELECT 0, 'pub.layers.graph.graphEdge', 'did:plc:repo' || i % 100, 'g' || i, 'source.recordRef', 'at://did:plc:repo' || i % 100 || '/pub.layers.expression.expression/e' || i FROM generate_series(1, 40000) i`,
 	"ANALYZE",
 }
 
