@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,8 @@ import (
 
 type options struct {
 	runs     int
+	first    int
+	nice     int
 	only     string
 	modes    string
 	scale    float64
@@ -41,6 +44,8 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.runs, "runs", 1, "how often each measurement is made; the table shows the median, and the least in brackets")
+	flag.IntVar(&o.first, "first", 2, "how often the line alone runs before that, on servers that have just been started: shown in a row of its own")
+	flag.IntVar(&o.nice, "nice", 10, "how far the indexer gives way to the stores, with which it shares the cores: 0 to 19, as the command nice has it")
 	flag.StringVar(&o.only, "only", "single,hundred,large", "comma-separated `streams`: single, hundred, large, relay")
 	flag.StringVar(&o.modes, "modes", "apart,together", "comma-separated `modes`: alone, the line without workers; apart, the same, and the workers after it; together, both at once")
 	flag.Float64Var(&o.scale, "scale", 1, "size of the streams, as a factor")
@@ -109,15 +114,17 @@ func (b *bench) measureStream(ctx context.Context, name string) (stream, error) 
 		return s, err
 	}
 	s.Facts = recorded.facts
-	for i := range b.runs {
-		for _, mode := range strings.Split(b.modes, ",") {
-			b.say("%s, %s, run %d of %d", name, mode, i+1, b.runs)
-			result, err := b.measure(ctx, recorded, mode)
-			if err != nil {
-				return s, fmt.Errorf("%s: %w", mode, err)
-			}
-			s.Results = append(s.Results, result)
+	modes := slices.Repeat([]string{first}, b.first)
+	for range b.runs {
+		modes = append(modes, strings.Split(b.modes, ",")...)
+	}
+	for i, mode := range modes {
+		b.say("%s, %s, run %d of %d", name, mode, i+1, len(modes))
+		result, err := b.measure(ctx, recorded, mode)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", mode, err)
 		}
+		s.Results = append(s.Results, result)
 	}
 	return s, nil
 }
@@ -130,12 +137,12 @@ func (b *bench) measure(ctx context.Context, recorded recording, mode string) (r
 	}
 	m := &measurement{bench: b, Stores: fresh, recording: recorded, result: result{Mode: mode}}
 	switch mode {
-	case alone, apart, together:
+	case first, alone, apart, together:
 		err = m.run(ctx)
 	default:
 		err = fmt.Errorf("-modes: no mode is called %q", mode)
 	}
-	if err == nil && mode != alone && b.options.limits && b.limits == nil {
+	if err == nil && m.projects() && b.options.limits && b.limits == nil {
 		b.say("bare limits")
 		b.limits, err = measureLimits(ctx, fresh, b.program)
 	}

@@ -17,6 +17,7 @@ import (
 
 // The modes of a measurement.
 const (
+	first    = "first"    // alone, on servers that have just been started
 	alone    = "alone"    // the line without workers
 	apart    = "apart"    // the same, and then workers without the line
 	together = "together" // as `layers indexer` runs by default
@@ -45,6 +46,9 @@ type measurement struct {
 	recording recording
 	result    result
 }
+
+// projects tells whether the run goes on until the projections have everything.
+func (m *measurement) projects() bool { return m.result.Mode == apart || m.result.Mode == together }
 
 const measureTime = 10 * time.Minute // for one measurement; no stream takes so long
 
@@ -136,7 +140,7 @@ func (m *measurement) start(host *served, role string, args ...string) (*running
 	if role == "indexer" {
 		args = append(args, "--relay-url", host.relay)
 	}
-	r.Process, err = program.Launch(m.program, m.Environment(), args...)
+	r.Process, err = program.LaunchNice(m.nice, m.program, m.Environment(), args...)
 	return r, err
 }
 
@@ -167,7 +171,7 @@ func (m *measurement) index(ctx context.Context, host *served) (err error) {
 	if err := <-profiled; err != nil {
 		return err
 	}
-	if m.result.Mode == alone {
+	if !m.projects() {
 		return nil
 	}
 	workers, began := ix, connected.At

@@ -42,7 +42,7 @@ func (r report) print(out io.Writer) {
 		fmt.Fprintf(out, "\n%s: %d commits with %d changes of records, %.1f MB\n", s.Name, s.Facts.Commits, s.Facts.Changes, float64(s.Facts.Bytes)/1e6)
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprint(table, "\tcommits/s\trecords/s\tseconds\tindexer µs\tstores µs\tothers cores\tpeak MiB\t\n")
-		for _, mode := range []string{alone, apart, together} {
+		for _, mode := range []string{first, alone, apart, together} {
 			s.printMode(table, mode)
 		}
 		_ = table.Flush()
@@ -72,7 +72,10 @@ func (s stream) printMode(out io.Writer, mode string) {
 	}
 	most := func(values []float64, format string) string { return spread(values, values[len(values)-1], format) }
 	line := "PostgreSQL, line alone"
-	if mode == together {
+	switch mode {
+	case first:
+		line = "PostgreSQL, first runs"
+	case together:
 		line = "PostgreSQL, workers at work"
 	}
 	each := func(seconds func(spent) float64, of func(result) spent) string {
@@ -86,7 +89,7 @@ func (s stream) printMode(out io.Writer, mode string) {
 	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t", line, rate(toPostgres, s.Facts.Commits), rate(toPostgres, s.Facts.Changes), most(column(toPostgres), "%.1f"))
 	costs(func(r result) spent { return r.Line })
 	fmt.Fprintf(out, "%s\t\n", most(column(func(r result) float64 { return r.PeakMiB }), "%.0f"))
-	if mode == alone {
+	if mode == first || mode == alone {
 		return
 	}
 	for i, target := range targets {

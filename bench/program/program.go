@@ -55,7 +55,13 @@ type LogLine struct {
 
 // Launch starts the program. It ends with this one, however that ends.
 func Launch(program string, env []string, args ...string) (*Process, error) {
-	cmd := exec.Command(program, args...)
+	return LaunchNice(0, program, env, args...)
+}
+
+// LaunchNice starts the program so that it gives way to others by as much as the
+// command nice makes of a number from 0 to 19.
+func LaunchNice(nice int, program string, env []string, args ...string) (*Process, error) {
+	cmd := exec.Command("nice", append([]string{"-n", strconv.Itoa(nice), program}, args...)...)
 	cmd.Env = env
 	output, err := cmd.StderrPipe()
 	if err != nil {

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"strings"
+
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
@@ -21,11 +23,12 @@ type op struct {
 // legacy host has no prev; lenient lets it pass.
 func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp, lenient bool) ([]op, error) {
 	ops := make([]op, 0, len(raw))
+	collections := map[string]syntax.NSID{}
 	for i, r := range raw {
 		if r == nil {
 			return nil, refuse(Malformed, "op %d is null", i)
 		}
-		collection, rkey, err := syntax.ParseRepoPath(r.Path)
+		collection, rkey, err := parsePath(r.Path, collections)
 		if err != nil {
 			return nil, refuse(Malformed, "op on %q: %w", r.Path, err)
 		}
@@ -40,6 +43,21 @@ func parseOps(did syntax.DID, raw []*comatproto.SyncSubscribeRepos_RepoOp, lenie
 		ops = append(ops, o)
 	}
 	return ops, nil
+}
+
+// parsePath parses a record's path. The ops of a commit are of few collections, each of
+// which is checked once and kept in known.
+func parsePath(path string, known map[string]syntax.NSID) (syntax.NSID, syntax.RecordKey, error) {
+	before, after, _ := strings.Cut(path, "/")
+	if collection, ok := known[before]; ok {
+		rkey, err := syntax.ParseRecordKey(after)
+		return collection, rkey, err
+	}
+	collection, rkey, err := syntax.ParseRepoPath(path)
+	if err == nil {
+		known[before] = collection
+	}
+	return collection, rkey, err
 }
 
 func (o op) checkShape(lenient bool) error {

@@ -136,10 +136,10 @@ func copyAnnotations(ctx context.Context, tx pgx.Tx, layers []Layer) error {
 	columns := []string{
 		"collection", "did", "rkey", "ordinal", "uuid", "label", "value", "text", "anchor_kind", "byte_start", "byte_end", "token_index", "confidence",
 	}
-	return copyTo(ctx, tx, "annotations", columns, len(all), func(i int, values []any) ([]any, error) {
+	return copyTo(ctx, tx, "annotations", columns, len(all), func(i int, values []any) []any {
 		a := all[i]
 		return append(values, string(a.key.Collection), string(a.key.DID), string(a.key.Rkey), a.Ordinal, withoutNUL(a.UUID), withoutNUL(a.Label),
-			withoutNUL(a.Value), withoutNUL(a.Text), withoutNUL(a.AnchorKind), a.ByteStart, a.ByteEnd, a.TokenIndex, a.Confidence), nil
+			withoutNUL(a.Value), withoutNUL(a.Text), withoutNUL(a.AnchorKind), a.ByteStart, a.ByteEnd, a.TokenIndex, a.Confidence)
 	})
 }
 

@@ -185,7 +185,7 @@ type effect struct {
 	repos   []Repo
 	flips   []flip
 	events  []loggedEvent
-	silent  bool                   // keeps no log of events
+	silent  bool // keeps no log of events
 	inserts []row
 	updates []row
 	deletes []record.Key
@@ -343,9 +343,7 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writeHeld(batch)
 	e.writePurges(batch)
 	e.writeRefs(batch)
-	if err := e.writeRecords(batch); err != nil {
-		return err
-	}
+	e.writeRecords(batch)
 	e.writeSweeps(batch)
 	e.writeLetters(batch)
 	e.writeChanged(batch)

@@ -41,11 +41,10 @@ func (e *effect) copyIn(ctx context.Context, tx pgx.Tx) error {
 
 func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) error {
 	columns := []string{"collection", "did", "rkey", "cid", "rev", "version", "sort_key", "indexed_at", "created_at", "filter", "value", "targets"}
-	return copyTo(ctx, tx, "records", columns, len(rows), func(i int, values []any) ([]any, error) {
+	return copyTo(ctx, tx, "records", columns, len(rows), func(i int, values []any) []any {
 		r := &rows[i]
-		filter, err := r.filterText()
 		return append(values, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), string(r.CID), string(r.Rev),
-			r.version, sortKey(r.CreatedAt, now), now, r.created(), filter, r.JSON, r.prepared.hashes), err
+			r.version, sortKey(r.CreatedAt, now), now, r.created(), r.prepared.filter, r.JSON, r.prepared.hashes)
 	})
 }
 
@@ -73,22 +72,22 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 	// In the order of the index of targets, for what the records' order is for.
 	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.hash, b.hash) })
 	columns := []string{"target_hash", "collection", "did", "rkey", "path", "target"}
-	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) ([]any, error) {
+	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) []any {
 		r := &refs[i]
-		return append(values, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, r.Target), nil
+		return append(values, r.hash, string(r.Key.Collection), string(r.Key.DID), string(r.Key.Rkey), r.Path, r.Target)
 	})
 }
 
 func copyOutbox(ctx context.Context, tx pgx.Tx, rows []outboxRow) error {
 	columns := []string{"target", "version", "collection", "did", "rkey"}
-	return copyTo(ctx, tx, "outbox", columns, len(rows), func(i int, values []any) ([]any, error) {
+	return copyTo(ctx, tx, "outbox", columns, len(rows), func(i int, values []any) []any {
 		r := &rows[i]
-		return append(values, string(r.target), r.version, string(r.key.Collection), string(r.key.DID), string(r.key.Rkey)), nil
+		return append(values, string(r.target), r.version, string(r.key.Collection), string(r.key.DID), string(r.key.Rkey))
 	})
 }
 
 // copyTo adds n rows to a table; value appends those of the ith to what it is given.
-func copyTo(ctx context.Context, tx pgx.Tx, table string, columns []string, n int, value func(i int, values []any) ([]any, error)) error {
+func copyTo(ctx context.Context, tx pgx.Tx, table string, columns []string, n int, value func(i int, values []any) []any) error {
 	if n == 0 {
 		return nil
 	}
@@ -102,7 +101,7 @@ func copyTo(ctx context.Context, tx pgx.Tx, table string, columns []string, n in
 // copySource is a [pgx.CopyFromSource] that uses one slice for all rows.
 type copySource struct {
 	rows, next int
-	value      func(i int, values []any) ([]any, error)
+	value      func(i int, values []any) []any
 	values     []any
 }
 
@@ -113,9 +112,9 @@ func (c *copySource) Next() bool {
 }
 
 // Values are those of the present row.
-func (c *copySource) Values() (_ []any, err error) {
-	c.values, err = c.value(c.next-1, c.values[:0])
-	return c.values, err
+func (c *copySource) Values() ([]any, error) {
+	c.values = c.value(c.next-1, c.values[:0])
+	return c.values, nil
 }
 
 // Err is nil: the rows are in memory.

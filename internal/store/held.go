@@ -58,9 +58,9 @@ func (e *effect) writeHeld(batch *pgx.Batch) {
 
 func copyHeld(ctx context.Context, tx pgx.Tx, events []Held) error {
 	columns := []string{"did", "host", "seq", "rev", "frame"}
-	return copyTo(ctx, tx, "held_events", columns, len(events), func(i int, values []any) ([]any, error) {
+	return copyTo(ctx, tx, "held_events", columns, len(events), func(i int, values []any) []any {
 		h := &events[i]
-		return append(values, string(h.DID), h.Host, h.Seq, string(h.Rev), h.Frame), nil
+		return append(values, string(h.DID), h.Host, h.Seq, string(h.Rev), h.Frame)
 	})
 }
 

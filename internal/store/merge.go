@@ -27,7 +27,9 @@ func coalesce(changes []Change) ([]keyChange, error) {
 		if err := c.check(); err != nil {
 			return nil, err
 		}
-		c.Prepare()
+		if c.Prepare(); c.prepared.err != nil {
+			return nil, c.prepared.err
+		}
 		next := keyChange{Change: c, at: i}
 		at, again := last[c.Key]
 		if !again {

@@ -2,6 +2,8 @@ package store
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -9,9 +11,11 @@ import (
 
 // prepared is what a batch needs of a change and that follows from the change alone.
 type prepared struct {
-	hash    int64 // of the record's URI, by which its referrers are found
+	hash    int64   // of the record's URI, by which its referrers are found
+	filter  *string // [Change.Filter] as JSON; nil for none
 	targets []target
 	hashes  []int64 // of the targets, each once, in their order
+	err     error
 }
 
 // target is a reference as the table refs has it.
@@ -29,9 +33,22 @@ func (c *Change) Prepare() {
 	p := &prepared{}
 	if c.Action != record.Delete {
 		p.hash = TargetHash(c.Key.String())
+		p.filter, p.err = c.filterText()
 		p.addTargets(c)
 	}
 	c.prepared = p
+}
+
+func (c *Change) filterText() (*string, error) {
+	if len(c.Filter) == 0 {
+		return nil, nil
+	}
+	encoded, err := json.Marshal(c.Filter)
+	if err != nil {
+		return nil, fmt.Errorf("encode the filter of %s: %w", c.Key, err)
+	}
+	text := string(encoded)
+	return &text, nil
 }
 
 // addTargets takes each reference once: a URI may name a record too, and the table has

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -28,31 +29,37 @@ type arrival struct {
 	version int64
 }
 
-// queueReferrers asks who refers to the records that may arrive. Those of the
-// batch itself are not in refs yet, and get outbox rows anyway.
+// queueReferrers asks who refers to the records that may arrive, by the hashes of their
+// URIs alone: a record with another target of the same hash would be projected once more
+// than it must. Those of the batch itself are not in refs yet, and get outbox rows anyway.
 func (p *present) queueReferrers(batch *pgx.Batch, changes []keyChange) {
-	var uris []string
-	var hashes []int64
-	var keys []record.Key
+	arriving := make([]*keyChange, 0, len(changes))
 	for i := range changes {
 		if changes[i].Action != record.Delete {
-			uris, hashes, keys = append(uris, changes[i].Key.String()), append(hashes, changes[i].prepared.hash), append(keys, changes[i].Key)
+			arriving = append(arriving, &changes[i])
 		}
 	}
-	if len(uris) == 0 {
+	if len(arriving) == 0 {
 		return
 	}
+	// In the order of the index.
+	slices.SortFunc(arriving, func(a, b *keyChange) int { return cmp.Compare(a.prepared.hash, b.prepared.hash) })
+	hashes := make([]int64, len(arriving))
+	for i, c := range arriving {
+		hashes[i] = c.prepared.hash
+	}
 	batch.Queue(`
-		SELECT u.ord, s.collection, s.did, s.rkey FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS u (uri, hash, ord)
+		SELECT u.ord, s.collection, s.did, s.rkey FROM unnest($1::bigint[]) WITH ORDINALITY AS u (hash, ord)
 		CROSS JOIN LATERAL (
 			SELECT DISTINCT collection, did, rkey FROM refs
-			WHERE target_hash = u.hash AND target = u.uri
-			ORDER BY collection, did, rkey LIMIT $3) s`, uris, hashes, maxReferrers+1).
+			WHERE target_hash = u.hash
+			ORDER BY collection, did, rkey LIMIT $2) s`, hashes, maxReferrers+1).
 		Query(func(rows pgx.Rows) error {
 			var ord int
 			var from record.Key
 			_, err := pgx.ForEachRow(rows, []any{&ord, &from.Collection, &from.DID, &from.Rkey}, func() error {
-				p.referrers[keys[ord-1]] = append(p.referrers[keys[ord-1]], from)
+				key := arriving[ord-1].Key
+				p.referrers[key] = append(p.referrers[key], from)
 				return nil
 			})
 			return err

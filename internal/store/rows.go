@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -21,7 +20,7 @@ func sortKey(created, indexed time.Time) int64 {
 }
 
 // writeRecords deletes and replaces. What is new comes by COPY, see [copyRecords].
-func (e *effect) writeRecords(batch *pgx.Batch) error {
+func (e *effect) writeRecords(batch *pgx.Batch) {
 	for collection, gone := range byCollection(e.deletes) {
 		batch.Queue(`DELETE FROM records r USING unnest($1::text[], $2::text[]) AS k (did, rkey)
 			WHERE r.collection = `+quote(string(collection))+` AND r.did = k.did AND r.rkey = k.rkey`, gone.dids, gone.rkeys)
@@ -34,9 +33,7 @@ func (e *effect) writeRecords(batch *pgx.Batch) error {
 			c = &columns{}
 			changed[r.Key.Collection] = c
 		}
-		if err := c.add(r, e.now); err != nil {
-			return err
-		}
+		c.add(r, e.now)
 	}
 	for collection, c := range changed {
 		batch.Queue(`
@@ -49,7 +46,6 @@ func (e *effect) writeRecords(batch *pgx.Batch) error {
 			WHERE r.collection = `+quote(string(collection))+` AND r.did = u.did AND r.rkey = u.rkey`,
 			c.dids, c.rkeys, c.cids, c.revs, c.versions, c.sortKeys, c.created, c.filters, c.values, c.renewed, c.targets)
 	}
-	return nil
 }
 
 // columns are rows of one collection, as parameters of a statement.
@@ -64,17 +60,12 @@ type columns struct {
 	targets            []string // an array each, as SQL has it in a text
 }
 
-func (c *columns) add(r *row, now time.Time) error {
-	filter, err := r.filterText()
-	if err != nil {
-		return err
-	}
+func (c *columns) add(r *row, now time.Time) {
 	c.names.add(r.Key)
 	c.cids, c.revs = append(c.cids, string(r.CID)), append(c.revs, string(r.Rev))
 	c.versions, c.sortKeys = append(c.versions, r.version), append(c.sortKeys, sortKey(r.CreatedAt, now))
-	c.created, c.filters, c.values = append(c.created, r.created()), append(c.filters, filter), append(c.values, r.JSON)
+	c.created, c.filters, c.values = append(c.created, r.created()), append(c.filters, r.prepared.filter), append(c.values, r.JSON)
 	c.renewed, c.targets = append(c.renewed, r.renewed), append(c.targets, arrayText(r.prepared.hashes))
-	return nil
 }
 
 // arrayText is an array in a text: one of arrays would have to be of equal ones.
@@ -95,19 +86,6 @@ func (r *row) created() *time.Time {
 		return nil
 	}
 	return &r.CreatedAt
-}
-
-// filterText is the record's filter as JSON; nil for none.
-func (r *row) filterText() (*string, error) {
-	if len(r.Filter) == 0 {
-		return nil, nil
-	}
-	encoded, err := json.Marshal(r.Filter)
-	if err != nil {
-		return nil, fmt.Errorf("encode the filter of %s: %w", r.Key, err)
-	}
-	text := string(encoded)
-	return &text, nil
 }
 
 func scanKey(row pgx.CollectableRow) (k record.Key, err error) {
