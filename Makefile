@@ -56,7 +56,7 @@ $(GOLANGCI):
 
 .PHONY: bench-ingest
 bench-ingest: ## records a second from socket to PostgreSQL, Elasticsearch and Neo4j (bench/README.md)
-	go run ./test/stores -- go run ./bench/ingest $(ARGS)
+	go run ./test/stores --full-postgres -- go run ./bench/ingest $(ARGS)
 
 .PHONY: bench-reindex
 bench-reindex: ## records a second from PostgreSQL into new projections (bench/README.md)

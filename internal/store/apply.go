@@ -27,6 +27,7 @@ type present struct {
 	records   map[record.Key]stored
 	referrers map[record.Key][]record.Key // of each record that may arrive, up to one more than are enqueued at once
 	rebuilds  []record.Target             // the projections that are being built anew
+	lettered  map[syntax.DID]bool         // the repositories with dead letters
 	letters   map[int64]bool              // which of the dead letters that are put through again are still there
 }
 
@@ -34,7 +35,7 @@ type present struct {
 // what it meets; with trust, not the records that commits create.
 func readPresent(ctx context.Context, tx pgx.Tx, b *Batch, changes []keyChange, trust bool) (*present, error) {
 	p := &present{
-		repos: map[syntax.DID]Repo{}, letters: map[int64]bool{},
+		repos: map[syntax.DID]Repo{}, lettered: map[syntax.DID]bool{}, letters: map[int64]bool{},
 		records: map[record.Key]stored{}, referrers: map[record.Key][]record.Key{},
 	}
 	held := false
@@ -101,6 +102,16 @@ func (p *present) queueRepos(batch *pgx.Batch, b *Batch, changes []keyChange) {
 		p.repos = byDID(found)
 		return err
 	})
+	batch.Queue(`SELECT f.did FROM unnest($1::text[]) AS f (did)
+		WHERE EXISTS (SELECT FROM dead_letters d WHERE hashtextextended(d.did, 0) = hashtextextended(f.did, 0) AND d.did = f.did)`, dids).
+		Query(func(rows pgx.Rows) error {
+			var did syntax.DID
+			_, err := pgx.ForEachRow(rows, []any{&did}, func() error {
+				p.lettered[did] = true
+				return nil
+			})
+			return err
+		})
 }
 
 func (p *present) queueRecords(batch *pgx.Batch, changes []keyChange, trust bool) {
@@ -227,7 +238,6 @@ func (w *Writer) decide(b *Batch, changes []keyChange, p *present) *effect {
 	e := &effect{batch: b, version: p.version, now: p.now, silent: w.silent}
 	e.events, e.inserts = make([]loggedEvent, 0, len(changes)), make([]row, 0, len(changes))
 	e.outbox = make([]outboxRow, 0, outboxRows*len(changes))
-	e.settled, e.revs = make([]record.Key, 0, len(changes)), make([]string, 0, len(changes))
 	version := p.version - int64(len(changes)+len(b.Repos)+len(b.Purge))
 	for i := range changes {
 		version++
@@ -252,7 +262,7 @@ func (w *Writer) decideChange(e *effect, p *present, c *keyChange, version int64
 		old = &found
 	}
 	repo := p.repos[c.Key.DID].Rev
-	if old != nil && c.Rev >= old.rev || old == nil && c.Rev >= repo {
+	if p.lettered[c.Key.DID] && (old != nil && c.Rev >= old.rev || old == nil && c.Rev >= repo) {
 		e.settled, e.revs = append(e.settled, c.Key), append(e.revs, string(c.Rev))
 	}
 	if !c.takesEffect(old, repo) {
@@ -351,12 +361,13 @@ func (e *effect) write(ctx context.Context, tx pgx.Tx) error {
 	e.writeCursor(batch)
 	e.writeTrace(ctx, batch)
 	e.writeEvents(batch)
+	refs := e.arrange() // while the server carries these out
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("write the batch: %w", err)
 		}
 	}
-	return e.copyIn(ctx, tx)
+	return e.copyIn(ctx, tx, refs())
 }
 
 func (e *effect) writeCursor(batch *pgx.Batch) {

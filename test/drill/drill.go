@@ -14,6 +14,7 @@ import (
 	"github.com/layers-pub/layers-appview/bench/scratch"
 	"github.com/layers-pub/layers-appview/internal/daemon"
 	"github.com/layers-pub/layers-appview/internal/simulate"
+	"github.com/layers-pub/layers-appview/test/stores/fullpostgres"
 )
 
 // Config says how large a drill is.
@@ -97,7 +98,7 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 	if err := d.setStore(); err != nil {
 		return err
 	}
-	if d.build, err = installPostgres(ctx); err != nil {
+	if d.build, err = fullpostgres.Install(ctx); err != nil {
 		return err
 	}
 	path, _, err := program.Given(ctx, d.cfg.Program)

@@ -55,7 +55,7 @@ func (c compose) run(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 // startContainers starts the wanted services and waits until they are healthy.
-func (up *stores) startContainers(ctx context.Context, wanted []store, small bool) error {
+func (up *stores) startContainers(ctx context.Context, wanted []store, kind kind) error {
 	file, err := composeFile()
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (up *stores) startContainers(ctx context.Context, wanted []store, small boo
 		args: []string{"compose", "--file", file, "--project-name", fmt.Sprintf("layers-test-%d", os.Getpid())},
 		env:  os.Environ(),
 	}
-	if small {
+	if kind.small {
 		c.env = append(c.env, "LAYERS_ELASTICSEARCH_JVM=-Xms384m -Xmx384m -XX:TieredStopAtLevel=1",
 			"LAYERS_NEO4J_HEAP=256m")
 	}

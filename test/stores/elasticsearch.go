@@ -45,7 +45,7 @@ rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 `
 
-func startElasticsearch(ctx context.Context, small bool) (*running, error) {
+func startElasticsearch(ctx context.Context, kind kind) (*running, error) {
 	home, err := installElasticsearch(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func startElasticsearch(ctx context.Context, small bool) (*running, error) {
 		return nil, err
 	}
 	heap, way := "768m", "-XX:+UseG1GC"
-	if small {
+	if kind.small {
 		heap, way = "384m", "-XX:+UseSerialGC\n-XX:TieredStopAtLevel=1"
 	}
 	for name, content := range map[string]string{

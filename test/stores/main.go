@@ -1,7 +1,7 @@
 // Command stores gets and starts the four real stores, runs a command with their
 // addresses in its environment, and stops what it started:
 //
-//	go run ./test/stores [--only postgres,redis,elasticsearch,neo4j] [--small] -- go test ./...
+//	go run ./test/stores [--only postgres,redis,elasticsearch,neo4j] [--small] [--full-postgres] -- go test ./...
 //
 // A store whose variable (LAYERS_TEST_DATABASE_URL, ...) is set already is taken as
 // it is. The others run in containers (docker/docker-compose.yml) if a Docker
@@ -38,7 +38,9 @@ func main() {
 func run(args []string) (int, error) {
 	flags := flag.NewFlagSet("stores", flag.ExitOnError)
 	only := flags.String("only", "", "comma-separated `names` of the stores to start; all four without it")
-	small := flags.Bool("small", false, "start Elasticsearch and Neo4j with half the memory, for a second set beside another")
+	var kind kind
+	flags.BoolVar(&kind.small, "small", false, "start Elasticsearch and Neo4j with half the memory, for a second set beside another")
+	flags.BoolVar(&kind.fullPostgres, "full-postgres", false, "start PostgreSQL as distributions have it, compiled for speed and not for size (through Python's package installer); in containers it always is")
 	_ = flags.Parse(args)
 	if flags.NArg() == 0 {
 		return 0, errors.New("name the command to run: go run ./test/stores -- command args…")
@@ -53,7 +55,7 @@ func run(args []string) (int, error) {
 	go tellWhenAbandoned(signals)
 
 	began := time.Now()
-	up, err := startAll(signals, wanted, *small)
+	up, err := startAll(signals, wanted, kind)
 	if err != nil {
 		return 0, errors.Join(err, up.stop())
 	}
@@ -68,7 +70,7 @@ func run(args []string) (int, error) {
 
 // startAll starts the wanted stores; a signal ends that. What did start is
 // returned with an error too.
-func startAll(signals <-chan os.Signal, wanted []store, small bool) (*stores, error) {
+func startAll(signals <-chan os.Signal, wanted []store, kind kind) (*stores, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	done := make(chan struct{})
@@ -80,7 +82,7 @@ func startAll(signals <-chan os.Signal, wanted []store, small bool) (*stores, er
 		case <-done:
 		}
 	}()
-	up, err := start(ctx, wanted, small)
+	up, err := start(ctx, wanted, kind)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}

@@ -21,7 +21,7 @@ var neo4jPOM []byte
 //go:embed neo4j/Launcher.java
 var neo4jLauncher string
 
-func startNeo4j(ctx context.Context, small bool) (*running, error) {
+func startNeo4j(ctx context.Context, kind kind) (*running, error) {
 	jars, err := installNeo4j(ctx)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func startNeo4j(ctx context.Context, small bool) (*running, error) {
 	}
 	defer func() { _ = driver.Close(ctx) }()
 	memory := []string{"-Xms512m", "-Xmx512m"}
-	if small {
+	if kind.small {
 		memory = []string{"-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 	}
 	r, err := n.run(ctx, daemon.Spec{

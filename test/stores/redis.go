@@ -11,7 +11,7 @@ import (
 	"github.com/layers-pub/layers-appview/internal/daemon"
 )
 
-func startRedis(ctx context.Context, _ bool) (*running, error) {
+func startRedis(ctx context.Context, _ kind) (*running, error) {
 	program, env, err := findRedis(ctx)
 	if err != nil {
 		return nil, err

@@ -11,12 +11,18 @@ import (
 	"time"
 )
 
+// kind is in what form the stores are started.
+type kind struct {
+	small        bool // they need half the memory, start sooner, and do less in a second
+	fullPostgres bool // see [fullpostgres]
+}
+
 // store is one of the four, with its name on the command line and in
 // docker-compose.yml, the variable that carries its URL, and its native form.
 type store struct {
 	name     string
 	variable string
-	start    func(ctx context.Context, small bool) (*running, error)
+	start    func(ctx context.Context, kind kind) (*running, error)
 }
 
 var all = []store{
@@ -60,9 +66,8 @@ func choose(only string) ([]store, error) {
 }
 
 // start starts the wanted stores that the environment does not give, all at once.
-// The first failure ends the other starts. Small ones need half the memory, start
-// sooner, and do less in a second.
-func start(ctx context.Context, wanted []store, small bool) (*stores, error) {
+// The first failure ends the other starts.
+func start(ctx context.Context, wanted []store, kind kind) (*stores, error) {
 	up := &stores{urls: map[string]string{}, turns: map[string]switchable{}, stopping: make(chan struct{})}
 	wanted = slices.DeleteFunc(slices.Clone(wanted), func(s store) bool {
 		url := os.Getenv(s.variable)
@@ -76,12 +81,12 @@ func start(ctx context.Context, wanted []store, small bool) (*stores, error) {
 		return up, nil
 	}
 	if engineAnswers(ctx) {
-		return up, up.startContainers(ctx, wanted, small)
+		return up, up.startContainers(ctx, wanted, kind)
 	}
-	return up, up.startNatively(ctx, wanted, small)
+	return up, up.startNatively(ctx, wanted, kind)
 }
 
-func (up *stores) startNatively(ctx context.Context, wanted []store, small bool) error {
+func (up *stores) startNatively(ctx context.Context, wanted []store, kind kind) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -90,7 +95,7 @@ func (up *stores) startNatively(ctx context.Context, wanted []store, small bool)
 	for _, s := range wanted {
 		wg.Go(func() {
 			began := time.Now()
-			r, err := s.start(ctx, small)
+			r, err := s.start(ctx, kind)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
