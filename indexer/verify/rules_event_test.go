@@ -250,6 +250,10 @@ var opRules = map[string]rule{
 		holds:  func(f *forger) *event { return f.draft(map[string]string{path("A-z.0_9:~"): "a"}).seal() },
 		breaks: func(f *forger) *event { return f.draft(map[string]string{path("a b"): "a"}).seal() }, want: verify.Malformed,
 	},
+	"each path's key is a record key": {
+		holds:  func(f *forger) *event { return f.draft(map[string]string{path("a"): "a", path("b"): "b"}).seal() },
+		breaks: func(f *forger) *event { return f.draft(map[string]string{path("a"): "a", path("b c"): "b"}).seal() }, want: verify.Malformed,
+	},
 	"a record key is not two dots": {
 		holds:  func(f *forger) *event { return f.draft(map[string]string{path("..."): "a"}).seal() },
 		breaks: func(f *forger) *event { return f.draft(map[string]string{path(".."): "a"}).seal() }, want: verify.Malformed,
