@@ -64,7 +64,7 @@ bench-reindex: ## records a second from PostgreSQL into new projections (bench/R
 
 .PHONY: bench-read
 bench-read: ## get and list against the bare SQL (bench/README.md)
-	go run ./test/stores -- go run ./bench/read $(ARGS)
+	go run ./test/stores --only postgres -- go run ./bench/read $(ARGS)
 
 .PHONY: bench-fresh
 bench-fresh: ## how soon a commit is found by search and in the graph (bench/README.md)

@@ -3,7 +3,7 @@
 // AT-URI, and a list of 50. Both are asked over the same number of connections,
 // in turn, so that whatever else the machine does meets both alike.
 //
-//	go run ./test/stores -- go run ./bench/read
+//	go run ./test/stores --only postgres -- go run ./bench/read
 //
 // fills a scratch database, runs an API process over it, and drops the database
 // afterwards. With -url and -database-url it measures an API that runs already.

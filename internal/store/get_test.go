@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/record"
@@ -39,6 +42,63 @@ func TestGetsTogether(t *testing.T) {
 		})
 	}
 	asking.Wait()
+}
+
+// TestAStuckGetHoldsUpNoOther has PostgreSQL keep one question waiting, asks others, and
+// then lets go: those that had gathered behind the lock are answered together.
+func TestAStuckGetHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stuck, other := key(alice, expressions, "stuck"), key(bob, layers, "other")
+	w.apply(put(stuck, 1), put(other, 2))
+	_, err := w.reader.Get(t.Context(), other) // the reader knows its partitions from now on
+	require.NoError(t, err)
+	release := w.lock(expressions)
+
+	const together = 64
+	answers := make(chan error, together)
+	ask := func() {
+		found, err := w.reader.Get(t.Context(), stuck)
+		if err == nil && found.Key != stuck {
+			err = fmt.Errorf("got %s", found.Key)
+		}
+		answers <- err
+	}
+	go ask()
+	require.Eventually(t, func() bool { return w.locked() == 1 }, time.Minute, time.Millisecond)
+	for range 10 {
+		_, err := w.reader.Get(t.Context(), other)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, w.locked(), "the question is no longer kept waiting")
+	for range together - 1 {
+		go ask()
+	}
+	require.Empty(t, answers, "the lock kept nothing back")
+	release()
+	for range together {
+		require.NoError(t, <-answers)
+	}
+}
+
+// lock keeps everybody from a collection until it is released.
+func (w *world) lock(collection syntax.NSID) (release func()) {
+	w.t.Helper()
+	var table string
+	require.NoError(w.t, w.Pool.QueryRow(w.t.Context(), "SELECT name FROM partitions WHERE collection = $1", collection).Scan(&table))
+	tx, err := w.Pool.Begin(w.t.Context())
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(w.t.Context(), "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE")
+	require.NoError(w.t, err)
+	return func() { require.NoError(w.t, tx.Rollback(w.t.Context())) }
+}
+
+// locked counts the sessions that wait for a lock.
+func (w *world) locked() (n int) {
+	w.t.Helper()
+	require.NoError(w.t, w.Pool.QueryRow(w.t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
+	return n
 }
 
 // TestOneBadGetSpoilsNoOther sends a key that PostgreSQL refuses along with good ones.
