@@ -150,9 +150,7 @@ func TestNothingStaysOfADeletedAccountsLayers(t *testing.T) {
 	group.Go(func() error {
 		return tables.ReplaceAnnotations(t.Context(), []store.Layer{{Key: late, Version: 6, Deleted: true}})
 	})
-	require.Eventually(t, func() bool {
-		return len(w.texts("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")) > 0
-	}, time.Minute, 10*time.Millisecond, "the removal does not wait")
+	require.Eventually(t, func() bool { return w.locked() > 0 }, time.Minute, 10*time.Millisecond, "the removal does not wait")
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, group.Wait())
 	replace(store.Layer{Key: there, Version: 6, Deleted: true})

@@ -48,6 +48,13 @@ func (w *world) texts(query string, args ...any) []string {
 	return list
 }
 
+// locked counts the sessions that wait for a lock.
+func (w *world) locked() (n int) {
+	w.t.Helper()
+	require.NoError(w.t, w.Pool.QueryRow(w.t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
+	return n
+}
+
 // outboxKeys empties a target's outbox and returns what it named.
 func (w *world) drain(target record.Target) map[record.Key]int64 {
 	w.t.Helper()

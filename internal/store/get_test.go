@@ -94,13 +94,6 @@ func (w *world) lock(collection syntax.NSID) (release func()) {
 	return func() { require.NoError(w.t, tx.Rollback(w.t.Context())) }
 }
 
-// locked counts the sessions that wait for a lock.
-func (w *world) locked() (n int) {
-	w.t.Helper()
-	require.NoError(w.t, w.Pool.QueryRow(w.t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
-	return n
-}
-
 // TestOneBadGetSpoilsNoOther sends a key that PostgreSQL refuses along with good ones.
 func TestOneBadGetSpoilsNoOther(t *testing.T) {
 	t.Parallel()
