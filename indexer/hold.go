@@ -90,8 +90,11 @@ func (tx *transaction) hold(s *slot) {
 	h.seen = max(h.seen, rev)
 	tx.holds[repo] = h
 	tx.out.Held = append(tx.out.Held, store.Held{DID: repo, Host: s.frame.Host, Seq: s.outcome.event.Seq, Rev: rev, Frame: s.frame.Data})
-	if h.events > tx.line.HeldEvents {
+	switch {
+	case h.events > tx.line.HeldEvents:
 		tx.spill(repo, fmt.Sprintf("more than %d events arrived while it was fetched", tx.line.HeldEvents))
+	case h.bytes > tx.line.HeldOfOne:
+		tx.spill(repo, fmt.Sprintf("more than %d bytes of events arrived while it was fetched", tx.line.HeldOfOne))
 	}
 	for sum, largest := tx.heldBytes(); sum > tx.line.HeldBytes; sum, largest = tx.heldBytes() {
 		tx.spill(largest, "too many events arrived while it was fetched: no room was left for them")

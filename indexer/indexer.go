@@ -60,7 +60,8 @@ type Config struct {
 	BatchBytes  int64         // bytes of record values in one transaction, roughly
 	CursorEvery time.Duration // how often the cursor is saved while nothing else is
 	HeldEvents  int           // events kept for one repository while it is fetched; 2,000 by default
-	HeldBytes   int64         // bytes of the events kept for all of them; 64 MB by default
+	HeldOfOne   int64         // bytes of those events, which are in memory together when the fetch ends; 16 MiB by default
+	HeldBytes   int64         // bytes of the events kept for all repositories; 64 MiB by default
 	OutboxBound int64         // rows; 1,000,000 by default
 	OutboxEvery time.Duration // how often they are counted; 3 s by default
 }
@@ -68,11 +69,12 @@ type Config struct {
 func (c *Config) setDefaults() {
 	c.Workers = cmp.Or(c.Workers, max(16, 4*runtime.GOMAXPROCS(0)))
 	c.Window = cmp.Or(c.Window, 4096)
-	c.WindowBytes = cmp.Or(c.WindowBytes, 48<<20)
+	c.WindowBytes = cmp.Or(c.WindowBytes, 32<<20)
 	c.BatchEvents = cmp.Or(c.BatchEvents, 1000)
 	c.BatchBytes = cmp.Or(c.BatchBytes, 16<<20)
 	c.CursorEvery = cmp.Or(c.CursorEvery, time.Second)
 	c.HeldEvents = cmp.Or(c.HeldEvents, 2000)
+	c.HeldOfOne = cmp.Or(c.HeldOfOne, 16<<20)
 	c.HeldBytes = cmp.Or(c.HeldBytes, 64<<20)
 	c.OutboxBound = cmp.Or(c.OutboxBound, 1_000_000)
 	c.OutboxEvery = cmp.Or(c.OutboxEvery, 3*time.Second)

@@ -233,8 +233,9 @@ func (r *rig) endSession() int {
 func TestTooManyHeldEventsMeanAnotherFetch(t *testing.T) {
 	t.Parallel()
 	bounds := map[string]func(*indexer.Config){
-		"events": func(cfg *indexer.Config) { cfg.HeldEvents = 5 },
-		"bytes":  func(cfg *indexer.Config) { cfg.HeldBytes = 3000 },
+		"events":       func(cfg *indexer.Config) { cfg.HeldEvents = 5 },
+		"bytes of one": func(cfg *indexer.Config) { cfg.HeldOfOne = 3000 },
+		"bytes":        func(cfg *indexer.Config) { cfg.HeldBytes = 3000 },
 	}
 	for name, bound := range bounds {
 		t.Run(name, func(t *testing.T) {

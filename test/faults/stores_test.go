@@ -14,7 +14,7 @@ import (
 	"github.com/layers-pub/layers-appview/test/rig"
 )
 
-// mostMemory is what an indexer's pod has.
+// mostMemory is what an indexer's pod requests.
 const mostMemory = 512 << 20
 
 // slow is how long an answer of a slow store takes.
