@@ -70,13 +70,13 @@ var errUnresolved = errors.New("could not resolve handle")
 // ask has the network resolve a handle, once for all who ask at the same time.
 // A caller that gives up leaves the others' question standing.
 func (h *handles) ask(ctx context.Context, handle syntax.Handle) (syntax.DID, error) {
-	if did, ok := h.found.Get(handle); ok {
-		return did, nil
-	}
-	if h.network == nil || h.missing.Contains(handle) {
-		return "", errUnresolved
+	if did, ok := h.kept(handle); ok || h.network == nil {
+		return resolved(did)
 	}
 	answer := h.inFlight.DoChan(string(handle), func() (any, error) {
+		if did, ok := h.kept(handle); ok { // since then, by a question that has just ended
+			return resolved(did)
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTimeout)
 		defer cancel()
 		did, err := h.network.ResolveHandle(ctx, handle)
@@ -96,6 +96,19 @@ func (h *handles) ask(ctx context.Context, handle syntax.Handle) (syntax.DID, er
 		}
 		return result.Val.(syntax.DID), nil
 	}
+}
+
+// kept is the network's last answer while it is believed: empty where it was a failure.
+func (h *handles) kept(handle syntax.Handle) (did syntax.DID, ok bool) {
+	did, ok = h.found.Get(handle)
+	return did, ok || h.missing.Contains(handle)
+}
+
+func resolved(did syntax.DID) (syntax.DID, error) {
+	if did == "" {
+		return "", errUnresolved
+	}
+	return did, nil
 }
 
 // uri gives an AT-URI whose authority is a handle the DID instead.
