@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	answerTime   = 50 * time.Millisecond
-	dialTime     = 200 * time.Millisecond
+	answerTime   = 100 * time.Millisecond
 	pauseTime    = 2 * time.Second // after a failure, until one call tries again
 	connections  = 32
 	logNotBefore = 10 * time.Second
@@ -31,6 +30,7 @@ var ErrAway = errors.New("Redis does not answer") //nolint:staticcheck // a name
 type Client struct {
 	redis   *redis.Client
 	logger  *slog.Logger
+	within  time.Duration
 	pause   time.Duration
 	unwatch func()
 	until   atomic.Int64 // nanoseconds; before that Redis is left alone
@@ -47,10 +47,10 @@ func Open(url string, roots *x509.CertPool, logger *slog.Logger) (*Client, error
 	if options.TLSConfig != nil {
 		options.TLSConfig.RootCAs = roots
 	}
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = dialTime, answerTime, answerTime, answerTime
-	options.MaxRetries, options.PoolSize, options.ContextTimeoutEnabled = -1, connections, true
+	options.ContextTimeoutEnabled, options.ReadTimeout, options.WriteTimeout = true, -1, -1 // the time is that of [Client.Do]
+	options.MaxRetries, options.PoolSize = -1, connections
 	client := redis.NewClient(options)
-	return &Client{redis: client, logger: logger, pause: pauseTime, unwatch: telemetry.ObserveRedis(client)}, nil
+	return &Client{redis: client, logger: logger, within: answerTime, pause: pauseTime, unwatch: telemetry.ObserveRedis(client)}, nil
 }
 
 // Close ends the connections.
@@ -61,6 +61,9 @@ func (c *Client) Close() error {
 	}
 	return nil
 }
+
+// Within sets how long an answer may take, with all that it takes to connect.
+func (c *Client) Within(d time.Duration) { c.within = d }
 
 // Pause sets how long Redis is left alone after a failure.
 func (c *Client) Pause(d time.Duration) { c.pause = d }
@@ -73,7 +76,7 @@ func (c *Client) Do(ctx context.Context, ask func(context.Context, *redis.Client
 	if now < until || until != 0 && !c.until.CompareAndSwap(until, now+int64(c.pause)) {
 		return ErrAway
 	}
-	asking, cancel := context.WithTimeout(ctx, 2*answerTime)
+	asking, cancel := context.WithTimeout(ctx, c.within)
 	defer cancel()
 	err := ask(asking, c.redis)
 	if err == nil {
