@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/layers-pub/layers-appview/internal/daemon"
 )
 
 var program string // the path of the program under test
@@ -40,10 +43,9 @@ func Main(m *testing.M) int {
 // FreeAddress is one on which nobody listens, host:port.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := daemon.FreePort()
 	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func ready(base string) (bool, string) {
