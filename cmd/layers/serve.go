@@ -113,10 +113,11 @@ func collectLess() {
 	limitMemory(apiMemory)
 }
 
-// What the indexer keeps is bounded by its window, to some 200 MiB. By Go's default
-// garbage may be as much again, and more where the cores are too busy to collect it in
-// time: this has it collected before the whole process takes 512 MiB.
-const roleMemory = 400 << 20 // bytes
+// What the roles that write keep is bounded, by the indexer's window above all, to some
+// 200 MiB. By Go's default garbage may be as much again, and more where the cores are
+// too busy to collect it in time: this has it collected before the whole process takes
+// 512 MiB.
+const writerMemory = 400 << 20 // bytes
 
 // limitMemory sets how much Go's runtime takes before it collects more often, unless
 // the operator has set it by GOMEMLIMIT.
@@ -190,7 +191,7 @@ func runRole(ctx context.Context, command *cli.Command, name string, start func(
 	if err != nil {
 		return err
 	}
-	limitMemory(roleMemory)
+	limitMemory(writerMemory)
 	p, err := openParts(ctx, cfg, logger, store.Config{URL: cfg.DatabaseURL, MaxConns: workConns, Name: name})
 	if err != nil {
 		return err

@@ -18,7 +18,8 @@ import (
 
 const (
 	answerTime   = 100 * time.Millisecond
-	pauseTime    = 2 * time.Second // after a failure, until one call tries again
+	dialTime     = 200 * time.Millisecond // of the driver's own tries, which nobody waits for
+	pauseTime    = 2 * time.Second        // after a failure, until one call tries again
 	connections  = 32
 	logNotBefore = 10 * time.Second
 )
@@ -48,7 +49,7 @@ func Open(url string, roots *x509.CertPool, logger *slog.Logger) (*Client, error
 		options.TLSConfig.RootCAs = roots
 	}
 	options.ContextTimeoutEnabled, options.ReadTimeout, options.WriteTimeout = true, -1, -1 // the time is that of [Client.Do]
-	options.MaxRetries, options.PoolSize = -1, connections
+	options.DialTimeout, options.MaxRetries, options.PoolSize = dialTime, -1, connections
 	client := redis.NewClient(options)
 	return &Client{redis: client, logger: logger, within: answerTime, pause: pauseTime, unwatch: telemetry.ObserveRedis(client)}, nil
 }
