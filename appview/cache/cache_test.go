@@ -117,17 +117,12 @@ func TestRedisComesAndGoes(t *testing.T) {
 	w := newWorld(t, nil)
 	proxy, url := rig.Before(t, w.redis)
 	a := w.asker(url, Source{Collections: []syntax.NSID{things}})
-	a.kept.redis.Within(50 * time.Millisecond)
 	a.kept.redis.Pause(time.Millisecond)
-	ofUse := func(text string) {
-		require.Eventually(t, func() bool {
-			before := a.made.Load()
-			got, err := a.ask(t.Context())
-			return err == nil && got == text && a.made.Load() == before
-		}, patience, time.Millisecond)
-	}
 	w.set(things, "one")
-	ofUse("one")
+	a.sees("one", 1)
+	a.settle()
+	a.sees("one", 1)
+	a.kept.redis.Within(50 * time.Millisecond) // from now on it is away at times
 
 	for _, fault := range []func(){proxy.Cut, proxy.Vanish, func() { proxy.Hold(rig.FromStore) }} {
 		fault()
@@ -145,7 +140,11 @@ func TestRedisComesAndGoes(t *testing.T) {
 		got, err = a.ask(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "changed meanwhile", got)
-		ofUse("changed meanwhile")
+		require.Eventually(t, func() bool { // it is of use again
+			before := a.made.Load()
+			got, err := a.ask(t.Context())
+			return err == nil && got == "changed meanwhile" && a.made.Load() == before
+		}, patience, time.Millisecond)
 		w.set(things, "one")
 	}
 	require.NoError(t, w.client().Del(t.Context(), a.kept.name(a.q.Key)).Err()) // as when it is emptied
