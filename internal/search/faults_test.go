@@ -3,7 +3,6 @@ package search_test
 import (
 	"context"
 	"crypto/x509"
-
 	"fmt"
 	"io"
 	"net/http"
@@ -17,10 +16,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/layers-pub/layers-appview/internal/query"
+	"github.com/layers-pub/layers-appview/internal/query/querytest"
 	"github.com/layers-pub/layers-appview/internal/record"
 	"github.com/layers-pub/layers-appview/internal/search"
 	"github.com/layers-pub/layers-appview/internal/search/searchtest"
+	"github.com/layers-pub/layers-appview/internal/store"
+	"github.com/layers-pub/layers-appview/internal/store/storetest"
 )
 
 // between puts a handler between a client and the real server, where faults can
@@ -314,4 +318,35 @@ func TestTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	require.NoError(t, searchtest.Open(t, search.Config{URLs: []string{server.URL}, Roots: roots}).Ping(t.Context()))
+}
+
+// TestFirstPagesAtOnceOpenOneView has many ask at the same time: also who comes just as
+// a view has been opened takes that.
+func TestFirstPagesAtOnceOpenOneView(t *testing.T) {
+	t.Parallel()
+	world := querytest.NewWorld(t)
+	var opened atomic.Int64
+	client, _ := between(t, func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/_pit") && r.Method == http.MethodPost {
+			opened.Add(1)
+		}
+		pass.ServeHTTP(w, r)
+	})
+	_, err := client.Ensure(t.Context(), world.Mappings)
+	require.NoError(t, err)
+	reader := store.NewReader(storetest.New(t).Pool)
+	const rounds, askers = 10, 16
+	for range rounds {
+		searcher := search.NewSearcher(client, world.Schema, reader)
+		searcher.Share = time.Hour
+		asking, ctx := errgroup.WithContext(t.Context())
+		for range askers {
+			asking.Go(func() error {
+				_, err := searcher.Search(ctx, query.Question{Text: "corpus"})
+				return err
+			})
+		}
+		require.NoError(t, asking.Wait())
+	}
+	require.EqualValues(t, rounds, opened.Load())
 }

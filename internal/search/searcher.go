@@ -102,10 +102,13 @@ func (s *Searcher) open(ctx context.Context, collections []syntax.NSID) (id stri
 		return s.openView(ctx, collections)
 	}
 	key := viewKey(collections)
-	if v, ok := s.shared.Load(key); ok && time.Now().Before(v.(sharedView).until) {
-		return v.(sharedView).id, nil
+	if id, ok := s.young(key); ok {
+		return id, nil
 	}
 	opened := s.opening.DoChan(key, func() (any, error) {
+		if id, ok := s.young(key); ok { // another opening has just ended
+			return id, nil
+		}
 		until := time.Now().Add(s.Share)
 		opening, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
 		defer cancel()
@@ -124,6 +127,15 @@ func (s *Searcher) open(ctx context.Context, collections []syntax.NSID) (id stri
 		}
 		return result.Val.(string), nil
 	}
+}
+
+// young is a shared view that may still be taken.
+func (s *Searcher) young(key string) (id string, ok bool) {
+	v, ok := s.shared.Load(key)
+	if !ok || !time.Now().Before(v.(sharedView).until) {
+		return "", false
+	}
+	return v.(sharedView).id, true
 }
 
 const openTime = 10 * time.Second // for a view that several wait for
