@@ -350,3 +350,32 @@ func TestFirstPagesAtOnceOpenOneView(t *testing.T) {
 	}
 	require.EqualValues(t, rounds, opened.Load())
 }
+
+// TestChangesOfIndexesWaitTheirTurn looks at every change of indexes, for none may be
+// given up after the server's 30 s where a busy cluster has many.
+func TestChangesOfIndexesWaitTheirTurn(t *testing.T) {
+	t.Parallel()
+	var changes, impatient sync.Map
+	client, _ := between(t, func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		what := r.Method + " " + r.URL.Path
+		change := r.Method == http.MethodPut || r.Method == http.MethodDelete || strings.HasSuffix(r.URL.Path, "/_aliases")
+		if change {
+			changes.Store(what, true)
+		}
+		if change && r.URL.Query().Get("master_timeout") != "100000ms" {
+			impatient.Store(what, true)
+		}
+		pass.ServeHTTP(w, r)
+	})
+	ctx := t.Context()
+	_, err := client.Ensure(ctx, []search.Mapping{mapping()})
+	require.NoError(t, err)
+	require.NoError(t, client.Rebuilt(ctx, collection))
+	beside, _, err := client.Beside(ctx, "next", []search.Mapping{mapping()})
+	require.NoError(t, err)
+	require.NoError(t, client.Promote(ctx, beside))
+	require.NoError(t, client.Drop(ctx))
+	count := func(of *sync.Map) (n int) { of.Range(func(any, any) bool { n++; return true }); return n }
+	require.Positive(t, count(&changes))
+	impatient.Range(func(what, _ any) bool { t.Errorf("%s waits for the server's default alone", what); return true })
+}

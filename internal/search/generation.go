@@ -77,9 +77,8 @@ func (c *Client) Promote(ctx context.Context, beside *Client) error {
 	for collection, ix := range beside.indexes {
 		done := existing[ix.name].Mappings.Meta
 		done.Building = false
-		body := map[string]any{"_meta": done}
-		if err := c.do(ctx, esapi.IndicesPutMappingRequest{Index: []string{ix.name}, Body: jsonBody(body)}, nil); err != nil {
-			return fmt.Errorf("elasticsearch: promote %s: mark index: %w", ix.name, err)
+		if err := c.mark(ctx, ix.name, done); err != nil {
+			return fmt.Errorf("elasticsearch: promote %s: %w", ix.name, err)
 		}
 		c.mu.Lock()
 		c.indexes[collection] = ix
@@ -106,9 +105,8 @@ func (ix stored) retired() bool { return len(ix.Aliases) == 0 }
 func (c *Client) settle(ctx context.Context, name string) error {
 	settings := c.updatableSettings()
 	settings["refresh_interval"] = nil // the default
-	err := c.do(ctx, esapi.IndicesPutSettingsRequest{Index: []string{name}, Body: jsonBody(map[string]any{"index": settings})}, nil)
-	if err != nil {
-		return fmt.Errorf("update settings: %w", err)
+	if err := c.updateSettings(ctx, name, settings); err != nil {
+		return err
 	}
 	return c.do(ctx, esapi.IndicesRefreshRequest{Index: []string{name}}, nil)
 }

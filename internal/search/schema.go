@@ -91,7 +91,7 @@ func (c *Client) forbidStrays(ctx context.Context) error {
 		"index_patterns": []string{c.prefix + "-*-write"}, "allow_auto_create": false,
 		"priority": len(c.prefix), // prefixes whose patterns overlap differ in length
 	})
-	if err := c.do(ctx, esapi.IndicesPutIndexTemplateRequest{Name: c.strays(), Body: body}, nil); err != nil {
+	if err := c.do(ctx, esapi.IndicesPutIndexTemplateRequest{Name: c.strays(), Body: body, MasterTimeout: masterTimeout}, nil); err != nil {
 		return fmt.Errorf("elasticsearch: forbid indexes that nobody asked for: %w", err)
 	}
 	return nil
@@ -124,7 +124,7 @@ func (c *Client) ensure(ctx context.Context, m Mapping, existing map[string]stor
 	found, known := existing[ix.name]
 	if known {
 		pending = found.Mappings.Meta.Rebuild
-		err = c.updateSettings(ctx, ix.name)
+		err = c.updateSettings(ctx, ix.name, c.updatableSettings())
 	} else {
 		pending = true
 		mapping["_meta"] = meta{Prefix: c.prefix, Collection: string(m.Collection), Rebuild: true}
@@ -164,7 +164,7 @@ func (c *Client) create(ctx context.Context, name string, mapping, extra map[str
 		"mappings": mapping,
 		"aliases":  map[string]any{writeAlias(name): map[string]any{}},
 	}
-	err := c.do(ctx, esapi.IndicesCreateRequest{Index: name, Body: jsonBody(body)}, nil)
+	err := c.do(ctx, esapi.IndicesCreateRequest{Index: name, Body: jsonBody(body), MasterTimeout: masterTimeout}, nil)
 	var status *statusError
 	if errors.As(err, &status) && status.Cause.Type == "resource_already_exists_exception" {
 		return nil
@@ -216,9 +216,8 @@ func (c *Client) Rebuilt(ctx context.Context, collection syntax.NSID) error {
 	}
 	done := existing[ix.name].Mappings.Meta
 	done.Prefix, done.Collection, done.Rebuild = c.prefix, string(collection), false
-	body := map[string]any{"_meta": done}
-	if err := c.do(ctx, esapi.IndicesPutMappingRequest{Index: []string{ix.name}, Body: jsonBody(body)}, nil); err != nil {
-		return fmt.Errorf("elasticsearch: rebuilt %s: mark index: %w", collection, err)
+	if err := c.mark(ctx, ix.name, done); err != nil {
+		return fmt.Errorf("elasticsearch: rebuilt %s: %w", collection, err)
 	}
 	ix.live = true
 	c.mu.Lock()
@@ -243,7 +242,7 @@ func (c *Client) Drop(ctx context.Context) error {
 			return err
 		}
 	}
-	err = c.gone(ctx, esapi.IndicesDeleteIndexTemplateRequest{Name: c.strays()})
+	err = c.gone(ctx, esapi.IndicesDeleteIndexTemplateRequest{Name: c.strays(), MasterTimeout: masterTimeout})
 	if err != nil {
 		return fmt.Errorf("elasticsearch: drop the template %s: %w", c.strays(), err)
 	}
@@ -254,7 +253,7 @@ func (c *Client) Drop(ctx context.Context) error {
 }
 
 func (c *Client) drop(ctx context.Context, name string) error {
-	if err := c.gone(ctx, esapi.IndicesDeleteRequest{Index: []string{name}}); err != nil {
+	if err := c.gone(ctx, esapi.IndicesDeleteRequest{Index: []string{name}, MasterTimeout: masterTimeout}); err != nil {
 		return fmt.Errorf("elasticsearch: drop %s: %w", name, err)
 	}
 	return nil
@@ -295,16 +294,29 @@ func (c *Client) list(ctx context.Context) (map[string]stored, error) {
 	return all, nil
 }
 
-func (c *Client) updateSettings(ctx context.Context, name string) error {
-	req := esapi.IndicesPutSettingsRequest{Index: []string{name}, Body: jsonBody(map[string]any{"index": c.updatableSettings()})}
+func (c *Client) updateSettings(ctx context.Context, name string, settings map[string]any) error {
+	req := esapi.IndicesPutSettingsRequest{
+		Index: []string{name}, Body: jsonBody(map[string]any{"index": settings}), MasterTimeout: masterTimeout,
+	}
 	if err := c.do(ctx, req, nil); err != nil {
 		return fmt.Errorf("update settings of %s: %w", name, err)
 	}
 	return nil
 }
 
+// mark writes what an index knows of itself.
+func (c *Client) mark(ctx context.Context, name string, about meta) error {
+	req := esapi.IndicesPutMappingRequest{
+		Index: []string{name}, Body: jsonBody(map[string]any{"_meta": about}), MasterTimeout: masterTimeout,
+	}
+	if err := c.do(ctx, req, nil); err != nil {
+		return fmt.Errorf("mark %s: %w", name, err)
+	}
+	return nil
+}
+
 func (c *Client) updateAliases(ctx context.Context, actions ...map[string]any) error {
-	req := esapi.IndicesUpdateAliasesRequest{Body: jsonBody(map[string]any{"actions": actions})}
+	req := esapi.IndicesUpdateAliasesRequest{Body: jsonBody(map[string]any{"actions": actions}), MasterTimeout: masterTimeout}
 	if err := c.do(ctx, req, nil); err != nil {
 		return fmt.Errorf("update aliases: %w", err)
 	}

@@ -34,6 +34,9 @@ const (
 	// answerTimeout ends a request that the server took but never answered, for
 	// callers whose context has no deadline. A bulk of 5 MB takes seconds at most.
 	answerTimeout = 2 * time.Minute
+	// masterTimeout is for how long a change of indexes may wait for those before it,
+	// of which a busy cluster has many. The server's own default is 30 s.
+	masterTimeout = 100 * time.Second
 	idlePerHost   = 16
 )
 
