@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -98,40 +96,14 @@ func (w *world) open(db *storetest.Database, searchConfig search.Config, graphCo
 	return s
 }
 
-// openRedis takes a logical database that nobody else uses: asynq's keys have no prefix.
 func (w *world) openRedis() {
 	w.t.Helper()
 	address := os.Getenv("LAYERS_TEST_REDIS_URL")
 	if address == "" {
 		w.t.Fatal("LAYERS_TEST_REDIS_URL is not set: run tests by way of `make test`")
 	}
-	options, err := redis.ParseURL(address)
-	require.NoError(w.t, err)
-	for range 200 {
-		options.DB = rand.IntN(16)
-		client := redis.NewClient(options)
-		claimed, err := client.SetNX(w.t.Context(), "taken-by-a-test", w.t.Name(), 10*time.Minute).Result()
-		require.NoError(w.t, err)
-		size, err := client.DBSize(w.t.Context()).Result()
-		require.NoError(w.t, err)
-		if claimed && size == 1 {
-			w.redis = client
-			break
-		}
-		if claimed {
-			require.NoError(w.t, client.Del(w.t.Context(), "taken-by-a-test").Err())
-		}
-		require.NoError(w.t, client.Close())
-	}
-	require.NotNil(w.t, w.redis, "no logical database of Redis is free")
-	u, err := url.Parse(address)
-	require.NoError(w.t, err)
-	u.Path = "/" + strconv.Itoa(options.DB)
-	w.redisURL = u.String()
-	w.t.Cleanup(func() {
-		require.NoError(w.t, w.redis.FlushDB(context.Background()).Err())
-		require.NoError(w.t, w.redis.Close())
-	})
+	w.redis, w.redisURL = rig.LogicalRedis(w.t, address)
+	w.t.Cleanup(func() { require.NoError(w.t, w.redis.FlushDB(context.Background()).Err()) })
 }
 
 var targets = []record.Target{record.Tables, record.Search, record.Graph}

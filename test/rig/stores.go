@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -107,37 +108,62 @@ func (s *Stores) openDatabase(t *testing.T, name string) {
 	t.Cleanup(s.Database.Close)
 }
 
-// openRedis picks a logical database that holds nothing, since asynq's keys have no
-// prefix.
 func (s *Stores) openRedis(t *testing.T) {
 	t.Helper()
-	options, err := redis.ParseURL(s.required(t, "LAYERS_TEST_REDIS_URL"))
+	s.Redis, s.RedisURL = LogicalRedis(t, s.required(t, "LAYERS_TEST_REDIS_URL"))
+	if !s.own {
+		t.Cleanup(func() { require.NoError(t, s.Redis.FlushDB(context.Background()).Err()) })
+	}
+}
+
+// LogicalRedis gives a test one of a server's logical databases for itself, since
+// asynq's keys have no prefix: who shared its queues would take its tasks. The caller
+// empties it in the end.
+func LogicalRedis(t testing.TB, server string) (client *redis.Client, through string) {
+	t.Helper()
+	options, err := redis.ParseURL(server)
 	require.NoError(t, err)
-	server := redis.NewClient(options)
-	defer server.Close()
-	answer, err := server.ConfigGet(t.Context(), "databases").Result()
+	options.DB = 0
+	claims := redis.NewClient(options)
+	t.Cleanup(func() { require.NoError(t, claims.Close()) })
+	answer, err := claims.ConfigGet(t.Context(), "databases").Result()
 	require.NoError(t, err)
 	databases, err := strconv.Atoi(answer["databases"])
 	require.NoError(t, err)
-	for range 100 {
+	for range 200 {
 		options.DB = 1 + mathrand.IntN(databases-1)
-		s.Redis = redis.NewClient(options)
-		size, err := s.Redis.DBSize(t.Context()).Result()
-		require.NoError(t, err)
-		if size == 0 {
-			break
+		if client = claimRedis(t, claims, options); client != nil {
+			u, err := url.Parse(server)
+			require.NoError(t, err)
+			u.Path = "/" + strconv.Itoa(options.DB)
+			return client, u.String()
 		}
-		require.NoError(t, s.Redis.Close())
-		s.Redis = nil
 	}
-	require.NotNil(t, s.Redis, "none of Redis's %d databases is empty", databases)
-	s.RedisURL = fmt.Sprintf("redis://%s/%d", options.Addr, options.DB)
+	t.Fatalf("none of Redis's %d databases is empty", databases)
+	return nil, ""
+}
+
+// claimRedis opens a logical database that is nobody's, or returns nil. One that is
+// empty may be somebody's who has not written yet, so claims are in database 0.
+func claimRedis(t testing.TB, claims *redis.Client, options *redis.Options) *redis.Client {
+	t.Helper()
+	claim := fmt.Sprintf("layers-test:database:%d", options.DB)
+	claimed, err := claims.SetNX(t.Context(), claim, t.Name(), time.Hour).Result()
+	require.NoError(t, err)
+	if !claimed {
+		return nil
+	}
+	client := redis.NewClient(options)
 	t.Cleanup(func() {
-		if !s.own {
-			require.NoError(t, s.Redis.FlushDB(context.Background()).Err())
-		}
-		require.NoError(t, s.Redis.Close())
+		require.NoError(t, client.Close())
+		_ = claims.Del(context.Background(), claim).Err() // a server of the test's own may have ended
 	})
+	size, err := client.DBSize(t.Context()).Result()
+	require.NoError(t, err)
+	if size > 0 {
+		return nil
+	}
+	return client
 }
 
 func (s *Stores) openElasticsearch(t *testing.T) {
