@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -86,10 +87,10 @@ func TestWorkersKilled(t *testing.T) {
 
 	config, err := json.Marshal(childConfig{RedisURL: w.redisURL, DatabaseURL: w.databaseURL, Search: w.searchConfig, Graph: w.graphConfig})
 	require.NoError(t, err)
-	active := func() int64 { // also those of the killed, for a while
-		n, err := w.redis.LLen(t.Context(), "asynq:{graph:high}:active").Result()
+	active := func() []string { // also those of the killed, for a while
+		ids, err := w.redis.LRange(t.Context(), "asynq:{graph:high}:active", 0, -1).Result()
 		require.NoError(t, err)
-		return n
+		return ids
 	}
 	for range 3 {
 		w.create(150)
@@ -98,7 +99,9 @@ func TestWorkersKilled(t *testing.T) {
 		child.Env = append(os.Environ(), childVariable+"="+string(config))
 		child.Stderr = t.Output()
 		require.NoError(t, child.Start())
-		w.until("the process has tasks under way", func() bool { return active() > before })
+		w.until("the process has tasks under way", func() bool {
+			return slices.ContainsFunc(active(), func(id string) bool { return !slices.Contains(before, id) })
+		})
 		require.NoError(t, child.Process.Kill())
 		require.Error(t, child.Wait())
 		require.NotZero(t, w.depth("graph"), "the kill came in the midst of the work")

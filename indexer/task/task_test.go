@@ -184,6 +184,7 @@ func TestStoppingGivesBack(t *testing.T) {
 	stop := w.run(cfg)
 	w.create(100)
 	w.until("the store was asked", func() bool { return p.Refused.Load() > 0 })
+	w.settled(record.Tables, record.Graph)
 	stop()
 	p.Restore()
 	w.run(cfg)

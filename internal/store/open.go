@@ -65,8 +65,8 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 }
 
 // cancelGrace is how long a server has to end a cancelled query before the
-// connection is given up.
-const cancelGrace = time.Second
+// connection is given up. Tests have more of it.
+var cancelGrace = time.Second
 
 func cancelInServer(conn *pgconn.PgConn) ctxwatch.Handler {
 	return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelGrace}

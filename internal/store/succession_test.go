@@ -88,7 +88,7 @@ func TestFreshTablesTakeTheServedOnesPlace(t *testing.T) {
 	require.Equal(t, []int64{3, 3, 1, 1, 1}, []int64{comparison.Served, comparison.Next, comparison.Missing, comparison.Added, comparison.Changed})
 
 	reads, written := w.readUntil(same, before), w.writeUntilLost()
-	time.Sleep(50 * time.Millisecond)
+	require.Eventually(t, func() bool { return w.pairs() > 0 }, time.Minute, time.Millisecond, "nothing is written meanwhile")
 	h.apply(t, 1<<40)
 	require.ErrorContains(t, h.Switch(ctx), "yet to be fetched")
 	_, err = w.Pool.Exec(ctx, "UPDATE layers_next.resyncs SET attempts = 1") // tried, in vain
@@ -203,4 +203,11 @@ func (w *world) writeUntilLost() (committed func() int) {
 		require.Positive(w.t, n)
 		return n
 	}
+}
+
+// pairs is how many records there are of those that [world.writeUntilLost] writes.
+func (w *world) pairs() (n int) {
+	w.t.Helper()
+	require.NoError(w.t, w.Pool.QueryRow(w.t.Context(), "SELECT count(*) FROM records WHERE rkey LIKE 'pair%'").Scan(&n))
+	return n
 }

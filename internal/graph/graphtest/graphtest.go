@@ -35,7 +35,7 @@ func Config(t testing.TB) graph.Config {
 			t.Errorf("open graph to clean up: %v", err)
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
 		defer client.Close(ctx)
 		if err := client.Wipe(ctx); err != nil {

@@ -36,7 +36,7 @@ func Config(t testing.TB) search.Config {
 			t.Errorf("open search to clean up: %v", err)
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
 		if err := client.Drop(ctx); err != nil {
 			t.Errorf("clean up: %v", err)
