@@ -37,6 +37,8 @@ func (tx *transaction) account(s *slot) {
 		tx.want(o.did, "the account is back after it was deleted")
 	case msg.Active && !was.Active && state.sync != store.Synchronized:
 		tx.want(o.did, "the account is active again")
+	case msg.Active && !was.Active: // what was asked for while it was away had been put off by a day
+		tx.out.Hastened = append(tx.out.Hastened, o.did)
 	}
 }
 

@@ -196,6 +196,9 @@ func (e *effect) writeResyncs(batch *pgx.Batch) {
 	if len(e.batch.Wanted) > 0 {
 		batch.Queue(addResyncs, wantedColumns(e.batch.Wanted)...)
 	}
+	if len(e.batch.Hastened) > 0 {
+		batch.Queue("UPDATE resyncs SET requested_at = now(), due_at = least(due_at, now()) WHERE did = ANY ($1::text[])", e.batch.Hastened)
+	}
 }
 
 // decideResync notes what a repository's way from old, nil for none, means for the

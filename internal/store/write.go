@@ -59,6 +59,8 @@ type Batch struct {
 	DropHeld []syntax.DID
 	// Wanted are repositories that are to be fetched, see [Resyncs.Add].
 	Wanted []Wanted
+	// Hastened are repositories whose fetch is due now, where one is put off.
+	Hastened []syntax.DID
 	// Overrun says that events may have been missed: every repository that was
 	// followed before is to be fetched, and every search for repositories starts anew.
 	Overrun bool
@@ -70,7 +72,7 @@ type Batch struct {
 // Empty tells whether the batch does nothing but move the cursor.
 func (b *Batch) Empty() bool {
 	return len(b.Repos) == 0 && len(b.Changes) == 0 && len(b.DeadLetters) == 0 &&
-		len(b.Held) == 0 && len(b.DropHeld) == 0 && len(b.Wanted) == 0 && !b.Overrun && len(b.Purge) == 0
+		len(b.Held) == 0 && len(b.DropHeld) == 0 && len(b.Wanted) == 0 && len(b.Hastened) == 0 && !b.Overrun && len(b.Purge) == 0
 }
 
 // Change is a change to one record. One that a newer change of the record has
