@@ -25,7 +25,8 @@ func TestBackfill(t *testing.T) {
 	w := newWorld(t, simulate.Config{Seed: 23, Window: window}, simulate.ServerConfig{})
 	p := &past{world: w, maker: fixture.New(23)}
 	p.begin()
-	d := deploy(t, w.upstream(), "LAYERS_FOREIGN_COLLECTIONS="+string(note))
+	// At this rate the fetches take long enough to be met, and killed, in their middle.
+	d := deploy(t, w.upstream(), "LAYERS_FOREIGN_COLLECTIONS="+string(note), "LAYERS_RESYNC_HOST_RATE=5")
 
 	first := d.Indexer("--no-workers")
 	rig.Eventually(t, "the backfill to be under way", func() (bool, string) {

@@ -71,7 +71,8 @@ func TestOutages(t *testing.T) {
 
 	s.open(last)
 	d.Reach(last, ix)
-	d.verified() // waits until the projections have caught up
+	d.Settle(ix) // what has piled up may take longer than a comparison waits
+	d.verified()
 	d.projected(truthOf(s.World))
 	ix.Stop()
 }

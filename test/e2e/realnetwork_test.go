@@ -48,7 +48,7 @@ func TestRealNetwork(t *testing.T) {
 	require.Subset(t, collections(want), followed, "the PDSes must hold records of every type")
 	require.NotZero(t, p.blobs, "some record must refer to a blob")
 
-	p.rename(p.all[0], api)
+	p.rename(p.all[0], d, ix, api)
 	leaver := p.visit(n.PDSs[1], "leaver")
 	require.NoError(t, leaver.Deactivate(t.Context()))
 	d.accountIs(leaver.DID, "deactivated", ix)
@@ -256,13 +256,19 @@ func (p *people) follow(d *deployment, ix *rig.Process) {
 }
 
 // rename gives an account another handle, and requires that the API hears of it.
-func (p *people) rename(a *network.Account, api *client) {
+func (p *people) rename(a *network.Account, d *deployment, ix *rig.Process, api *client) {
 	p.t.Helper()
 	ask := func(handle syntax.Handle) error {
 		var page struct{ Records []view }
 		return api.query("pub.layers.expression.listExpressions", url.Values{"repo": {string(handle)}}, &page)
 	}
 	was := a.Handle
+	// Before that the API would ask the network, and believe its answer for minutes.
+	rig.Eventually(p.t, "the index to know the handle "+string(was), func() (bool, string) {
+		var known string
+		d.Rows(func(row pgx.Rows) error { return row.Scan(&known) }, "SELECT coalesce(handle, '') FROM repos WHERE did = $1", a.DID)
+		return known == string(was), fmt.Sprintf("it is %q", known)
+	}, ix)
 	rig.Eventually(p.t, "the API to know the handle "+string(was), func() (bool, string) {
 		err := ask(was)
 		return err == nil, fmt.Sprint(err)

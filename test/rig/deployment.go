@@ -87,21 +87,30 @@ func (d *Deployment) through(to **Proxy, variable, address string) {
 // Run runs a command to its end and requires that it succeeds.
 func (d *Deployment) Run(args ...string) string {
 	d.T.Helper()
-	p := Launch(d.T, d.Env, args[0], args...)
-	p.Wait(Patience)
-	p.meant = true // what it says is shown here
-	require.NoError(d.T, p.err, "layers %s:\n%s", strings.Join(args, " "), p.Output())
-	return p.Output()
+	code, output := d.Try(args...)
+	require.Zero(d.T, code, "layers %s:\n%s", strings.Join(args, " "), output)
+	return output
 }
 
 // RunFailing runs a command to its end and requires that it ends with a code.
 func (d *Deployment) RunFailing(code int, args ...string) string {
 	d.T.Helper()
+	ended, output := d.Try(args...)
+	require.Equal(d.T, code, ended, "layers %s:\n%s", strings.Join(args, " "), output)
+	return output
+}
+
+// commandTime is how long a command may take: one that itself waits for as long as the
+// Patience has more to do after that.
+const commandTime = 3 * Patience
+
+// Try runs a command to its end, and returns how that was and all that it has written.
+func (d *Deployment) Try(args ...string) (code int, output string) {
+	d.T.Helper()
 	p := Launch(d.T, d.Env, args[0], args...)
-	p.Wait(Patience)
-	require.Equal(d.T, code, p.cmd.ProcessState.ExitCode(), p.Output())
-	p.meant = true
-	return p.Output()
+	p.Wait(commandTime)
+	p.meant = true // who asks shows what it said
+	return p.cmd.ProcessState.ExitCode(), p.Output()
 }
 
 // Indexer starts an indexer, which runs the workers too unless told otherwise.
@@ -169,19 +178,24 @@ func (d *Deployment) Reach(seq int64, alive ...*Process) {
 	}, alive...)
 }
 
-// Pending counts what the projections have yet to catch up with.
+// Pending counts what has yet to be applied: what the projections have to catch up
+// with, and the repositories being fetched. The cursor passes the events of these,
+// which are held until the fetch ends.
 func (d *Deployment) Pending() int64 {
 	d.T.Helper()
 	var rows int64
-	err := d.Database.QueryRow(d.T.Context(), "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sweeps)").Scan(&rows)
+	err := d.Database.QueryRow(d.T.Context(), `
+		SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sweeps)
+			+ (SELECT count(*) FROM repos WHERE sync = 'resyncing')`).Scan(&rows)
 	require.NoError(d.T, err)
 	return rows
 }
 
-// Settle waits until the projections have caught up with PostgreSQL.
+// Settle waits until no repository is being fetched, and the projections have caught up
+// with PostgreSQL. It takes an indexer: fetches that a stopped one left go on with the next.
 func (d *Deployment) Settle(alive ...*Process) {
 	d.T.Helper()
-	Eventually(d.T, "the projections to catch up", func() (bool, string) {
+	Eventually(d.T, "fetches to end and the projections to catch up", func() (bool, string) {
 		rows := d.Pending()
 		return rows == 0, fmt.Sprintf("%d rows are pending", rows)
 	}, alive...)

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -59,21 +60,26 @@ func Launch(t *testing.T, env []string, name string, args ...string) *Process {
 }
 
 // Briefly runs the program until it ends by itself, however it does, or until it has
-// served for a moment; it returns all that it has written.
+// served for a moment after the first that it wrote; it returns all that it has written.
 func Briefly(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	p := Launch(t, env, args[0], args...)
 	p.meant = true
+	Eventually(t, p.Name+" to say something", func() (bool, string) { return !p.Alive() || p.Output() != "", "it is silent" })
 	select {
 	case <-p.Ended:
 	case <-time.After(brief):
-		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+		// It may have ended by itself just now.
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			require.NoError(t, err)
+		}
 		p.Wait(stopWithin)
 	}
 	return p.Output()
 }
 
-// brief is long enough for a program that finds its settings wrong to say so.
+// brief is long enough for a program that finds its settings wrong to say so, once it
+// runs: when that is depends on what else the machine does.
 const brief = 2 * time.Second
 
 // Alive tells whether the process has not ended.

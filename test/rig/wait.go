@@ -5,20 +5,25 @@ import (
 	"time"
 )
 
-// Patience is how long anything may take that should happen within seconds. It is
-// generous because the machine is shared: tests wait for conditions, and no
-// assertion depends on how long that takes.
+// Patience is how long anything may go without progress that should happen within
+// seconds. It is generous because the machine is shared: tests wait for conditions,
+// and no assertion depends on how long that takes.
 const Patience = 3 * time.Minute
+
+// longest bounds a wait that has progress all the time, and never comes to an end.
+const longest = 5 * Patience
 
 // PollEvery is how often a condition is looked at.
 const PollEvery = 25 * time.Millisecond
 
-// Eventually polls until the condition holds. The condition says how far it is, for
-// the failure's message. It fails the test when the Patience ends, or as soon as a
-// Process that should live has died.
+// Eventually polls until the condition holds. The condition says how far it is: for
+// the failure's message, and since the Patience begins anew whenever that changes, up
+// to five times as long in all. It fails the test when the Patience ends, or as soon
+// as a Process that should live has died.
 func Eventually(t *testing.T, what string, condition func() (ok bool, progress string), alive ...*Process) {
 	t.Helper()
 	began := time.Now()
+	moved, before := began, ""
 	for {
 		ok, progress := condition()
 		if ok {
@@ -30,8 +35,11 @@ func Eventually(t *testing.T, what string, condition func() (ok bool, progress s
 				t.Fatalf("waiting for %s (%s): %s has ended: %v", what, progress, p.Name, p.Failure())
 			}
 		}
-		if time.Since(began) > Patience {
-			t.Fatalf("waited %s for %s: %s", Patience, what, progress)
+		if progress != before {
+			moved, before = time.Now(), progress
+		}
+		if time.Since(moved) > Patience || time.Since(began) > longest {
+			t.Fatalf("waited %s for %s: %s", time.Since(began).Round(time.Second), what, progress)
 		}
 		time.Sleep(PollEvery)
 	}
