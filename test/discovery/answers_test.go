@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -18,13 +19,37 @@ import (
 func answered(t *testing.T, c *client, all []question) {
 	t.Helper()
 	for i := range all {
-		q := &all[i]
-		require.NotEmpty(t, q.want, "%s: nothing to find", q.name)
-		got, degraded, err := c.ask(q)
-		require.NoError(t, err, q.name)
-		require.Equal(t, q.want, got, q.name)
-		require.False(t, degraded, q.name)
+		require.NotEmpty(t, all[i].want, "%s: nothing to find", all[i].name)
+		answeredByItsStore(t, c, &all[i])
 	}
+}
+
+// answeredByItsStore asks what a store that is there should answer. A store that pauses is
+// given a second or a few before PostgreSQL answers in its place, which says so and is
+// right as well: then the question is asked again.
+func answeredByItsStore(t *testing.T, c *client, q *question) {
+	t.Helper()
+	if !inPlace(t, c, q) {
+		return
+	}
+	rig.Eventually(t, q.name+": to be answered by "+q.by, func() (bool, string) {
+		return !inPlace(t, c, q), "PostgreSQL answers in its place"
+	})
+}
+
+// inPlace tells whether PostgreSQL has answered in the place of another store, which it
+// may do for some clients, and requires that the answer is right, whoever gave it.
+func inPlace(t *testing.T, c *client, q *question) bool {
+	t.Helper()
+	may := c.fallback && q.by != postgresql
+	got, degraded, err := c.ask(q)
+	if may && expired(err) { // the store paused between two pages: begin anew, as the answer says
+		return true
+	}
+	require.NoError(t, err, q.name)
+	require.Equal(t, q.want, got, q.name)
+	require.False(t, degraded && !may, q.name)
+	return degraded
 }
 
 // TestQuestionsAreAnsweredByTheRightStore asks with all four stores, and then with
@@ -36,13 +61,12 @@ func TestQuestionsAreAnsweredByTheRightStore(t *testing.T) {
 	fallback := []string{"LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true"}
 	d := rig.Deploy(t, rig.OpenStores(t), w.upstream(), fallback...)
 	ix := d.Indexer()
-	d.Reach(w.LastSeq(), ix)
-	d.Settle(ix)
-	d.Run("stats", "refresh")
+	w.indexed(d, ix)
 	strictBase, _ := d.Replica(rig.FreeAddress(t), "LAYERS_SEARCH_FALLBACK=false", "LAYERS_GRAPH_FALLBACK=false", "LAYERS_CACHE=false")
 	lenientBase, _ := d.Replica(rig.FreeAddress(t), "LAYERS_CACHE=false")
 	cachedBase, _ := d.Replica(rig.FreeAddress(t))
 	strict, lenient, cached := newClient(strictBase), newClient(lenientBase), newClient(cachedBase)
+	lenient.fallback, cached.fallback = true, true
 	all := questions(w.truth())
 	rig.Eventually(t, "all to be there to be found", func() (bool, string) { return same(strict, all) }, ix)
 	answered(t, strict, all)
@@ -59,20 +83,19 @@ func TestQuestionsAreAnsweredByTheRightStore(t *testing.T) {
 		detail(t, strictBase, gone.name)
 		for i := range all {
 			q := &all[i]
-			got, degraded, err := strict.ask(q)
 			if q.by != gone.name {
-				require.NoError(t, err, "%s: needs no %s", q.name, gone.name)
-				require.Equal(t, q.want, got, q.name)
-				require.False(t, degraded, q.name)
-			} else {
-				var no *refused
-				require.ErrorAs(t, err, &no, q.name)
-				require.Equal(t, http.StatusServiceUnavailable, no.status, "%s: %s", q.name, no.body)
+				answeredByItsStore(t, strict, q)
+				answeredByItsStore(t, lenient, q)
+				continue
 			}
-			got, degraded, err = lenient.ask(q)
+			_, _, err := strict.ask(q)
+			var no *refused
+			require.ErrorAs(t, err, &no, q.name)
+			require.Equal(t, http.StatusServiceUnavailable, no.status, "%s: %s", q.name, no.body)
+			got, degraded, err := lenient.ask(q)
 			require.NoError(t, err, q.name)
 			require.Equal(t, q.want, got, "%s: in place of %s", q.name, gone.name)
-			require.Equal(t, q.by == gone.name, degraded, q.name)
+			require.True(t, degraded, "%s: in place of %s", q.name, gone.name)
 		}
 		require.Positive(t, gone.proxy.Severed.Load()+gone.proxy.Refused.Load())
 		gone.proxy.Restore()
@@ -89,9 +112,7 @@ func TestQuestionsAreAnsweredByTheRightStore(t *testing.T) {
 	}
 
 	gone := w.revise()
-	d.Reach(w.LastSeq(), ix)
-	d.Settle(ix)
-	d.Run("stats", "refresh")
+	w.indexed(d, ix)
 	after := questions(w.truth())
 	require.NotEqual(t, all, after)
 	for _, c := range []*client{strict, lenient, cached} {
@@ -124,15 +145,15 @@ func same(c *client, all []question) (bool, string) {
 	return true, ""
 }
 
-// detail waits until /ready names what is away, and requires that the process is ready
-// all the same.
+// detail waits until /ready names what is away, and the process is ready all the same.
+// On a machine that does much else it may be unready for a moment: what has to answer is
+// given two seconds.
 func detail(t *testing.T, base string, away ...string) {
 	t.Helper()
-	rig.Eventually(t, "/ready to name what is away", func() (bool, string) {
+	rig.Eventually(t, fmt.Sprintf("/ready to name %v as away", away), func() (bool, string) {
 		status, body := readiness(t, base)
-		require.Equal(t, http.StatusOK, status, "%v", body)
 		names := slices.Sorted(maps.Keys(body.Degraded))
-		return slices.Equal(names, away), body.Status
+		return status == http.StatusOK && slices.Equal(names, away), fmt.Sprint(status, body)
 	})
 }
 
@@ -142,15 +163,13 @@ func TestQuestionsInTheEmbeddedDefault(t *testing.T) {
 	w := newWorld(t)
 	d := rig.Deploy(t, rig.OpenQueues(t), w.upstream())
 	ix := d.Indexer()
-	d.Reach(w.LastSeq(), ix)
-	d.Settle(ix)
-	d.Run("stats", "refresh")
+	w.indexed(d, ix)
 	c := newClient(d.API())
-	answered(t, c, questions(w.truth()))
+	all := questions(w.truth())
+	rig.Eventually(t, "all to be there to be found", func() (bool, string) { return same(c, all) }, ix)
+	answered(t, c, all)
 	w.revise()
-	d.Reach(w.LastSeq(), ix)
-	d.Settle(ix)
-	d.Run("stats", "refresh")
+	w.indexed(d, ix)
 	after := questions(w.truth())
 	rig.Eventually(t, "the old answers to be gone", func() (bool, string) { return same(c, after) }, ix)
 	answered(t, c, after)
@@ -176,8 +195,8 @@ func filling(t *testing.T, d *rig.Deployment, c *client) {
 	}
 	rig.Eventually(t, "/ready to name what is being filled", func() (bool, string) {
 		status, body := readiness(t, c.base)
-		require.Equal(t, http.StatusOK, status)
-		return body.Status == "ready" && maps.Equal(body.Incomplete, map[string]string{"fulltext": "being filled", "relations": "being filled"}), ""
+		filled := map[string]string{"fulltext": "being filled", "relations": "being filled"}
+		return status == http.StatusOK && body.Status == "ready" && maps.Equal(body.Incomplete, filled), fmt.Sprint(status, body)
 	})
 }
 

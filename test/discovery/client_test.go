@@ -148,8 +148,10 @@ func (r *refused) Error() string { return fmt.Sprintf("%d: %s", r.status, r.body
 
 // client asks one API process.
 type client struct {
-	base string
-	http *http.Client
+	base     string
+	http     *http.Client
+	fallback bool                // PostgreSQL may answer in place of another store
+	took     func(time.Duration) // is told how long each page took; may be nil
 }
 
 func newClient(base string) *client {
@@ -157,6 +159,10 @@ func newClient(base string) *client {
 }
 
 func (c *client) page(path string, params url.Values) (p page, err error) {
+	if c.took != nil {
+		began := time.Now()
+		defer func() { c.took(time.Since(began)) }()
+	}
 	response, err := c.http.Get(c.base + "/api/v1" + path + "?" + params.Encode())
 	if err != nil {
 		return p, err

@@ -15,8 +15,8 @@ import (
 	"github.com/layers-pub/layers-appview/test/rig"
 )
 
-// bound is how long any answer may take: the time that a request has for the stores, and
-// some for a machine that does much else.
+// bound is how long any page of an answer may take: the time that a request has for the
+// stores, and some for a machine that does much else.
 const (
 	requestTime = 5 * time.Second
 	bound       = 4 * requestTime
@@ -33,9 +33,9 @@ type load struct {
 	running   sync.WaitGroup
 
 	answers, unavailable, degraded, lost, expired atomic.Int64
-	slowest                                       atomic.Int64 // nanoseconds, since the last figures
-	worst                                         time.Duration
-	pause                                         atomic.Int64 // nanoseconds between two questions
+	slowest                                       atomic.Int64  // page since the last figures, in nanoseconds
+	worst                                         time.Duration // that any page took
+	pause                                         atomic.Int64  // nanoseconds between two questions
 
 	away atomic.Pointer[string] // the store that is not there for certain; another pointer each time
 
@@ -52,6 +52,7 @@ func (l *load) start(t *testing.T, bases []string, workers int) {
 	for worker := range workers {
 		l.running.Go(func() {
 			c := newClient("")
+			c.took = l.took
 			for n := worker; ctx.Err() == nil; n++ {
 				c.base = bases[n%len(bases)]
 				l.judge(c, &l.questions[(n/len(bases))%len(l.questions)])
@@ -71,14 +72,11 @@ func (l *load) end() {
 // a lost connection to a process that is being killed.
 func (l *load) judge(c *client, q *question) {
 	away := l.away.Load()
-	began := time.Now()
 	got, degraded, err := c.ask(q)
 	if expired(err) { // the walk was in a store that went away between two pages: begin anew, as the answer says
 		l.expired.Add(1)
-		began = time.Now()
 		got, degraded, err = c.ask(q)
 	}
-	l.took(time.Since(began))
 	if l.away.Load() != away {
 		away = nil // who it was that answered cannot be told
 	}
@@ -118,6 +116,7 @@ func (l *load) judgeMark(c *client, q *question, degraded bool, away string) {
 	}
 }
 
+// took takes down how long a page took.
 func (l *load) took(d time.Duration) {
 	for {
 		slowest := l.slowest.Load()
@@ -152,7 +151,7 @@ func (l *load) gone(base string, gone bool) {
 	l.killed[base] = gone
 }
 
-// figures are what came of the questions so far; the slowest, since they were asked for last.
+// figures are what came of the questions so far; the slowest page, since they were asked for last.
 type figures struct {
 	answers, degraded, unavailable, expired int64
 	slowest                                 time.Duration
@@ -168,7 +167,7 @@ func (l *load) figures() figures {
 }
 
 func (f figures) since(before figures) string {
-	return fmt.Sprintf("%d right answers (%d by PostgreSQL in another's place), %d times 503, %d walks begun anew, the slowest %s",
+	return fmt.Sprintf("%d right answers (%d by PostgreSQL in another's place), %d times 503, %d walks begun anew, the slowest page %s",
 		f.answers-before.answers, f.degraded-before.degraded, f.unavailable-before.unavailable, f.expired-before.expired, f.slowest)
 }
 

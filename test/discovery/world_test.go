@@ -1,12 +1,15 @@
 package discovery
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layers-pub/layers-appview/internal/fixture"
@@ -86,6 +89,36 @@ func (w *world) write(key record.Key, action record.Action, value map[string]any
 	w.t.Helper()
 	_, err := w.Commit(key.DID, simulate.Write{Action: action, Collection: key.Collection, Rkey: key.Rkey, Value: value})
 	require.NoError(w.t, err)
+}
+
+// indexed waits until all that is published is in all stores, and has the statistics
+// computed of it: those of less would stay as they are. The cursor alone does not tell,
+// since it passes the events of a repository that has yet to be fetched.
+func (w *world) indexed(d *rig.Deployment, ix *rig.Process) {
+	w.t.Helper()
+	d.Reach(w.LastSeq(), ix)
+	want := w.cids()
+	rig.Eventually(w.t, "all that is published to be indexed", func() (bool, string) {
+		have := map[string]string{}
+		d.Rows(func(row pgx.Rows) error {
+			var uri, cid string
+			err := row.Scan(&uri, &cid)
+			have[uri] = cid
+			return err
+		}, "SELECT 'at://' || did || '/' || collection || '/' || rkey, cid FROM records")
+		return maps.Equal(want, have), fmt.Sprintf("%d records, should be %d", len(have), len(want))
+	}, ix)
+	d.Settle(ix)
+	d.Run("stats", "refresh")
+}
+
+// cids are those of all that is published, by AT-URI.
+func (w *world) cids() map[string]string {
+	cids := map[string]string{}
+	for entry := range w.Records(simulate.View{}) {
+		cids[entry.Key.String()] = string(entry.CID)
+	}
+	return cids
 }
 
 // published is a record as its author wrote it.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/layers-pub/layers-appview/internal/cache"
 	"github.com/layers-pub/layers-appview/internal/daemon"
@@ -81,7 +80,7 @@ func startElasticsearch(ctx context.Context, kind kind) (*running, error) {
 			"ES_PATH_CONF="+filepath.Join(n.home, "config"),
 			"ES_TMPDIR="+filepath.Join(n.home, "tmp"),
 			"HOME="+n.home),
-	}, 3*time.Minute, func(ctx context.Context) error {
+	}, func(ctx context.Context) error {
 		return get(ctx, url+"/_cluster/health?wait_for_status=yellow&timeout=5s")
 	})
 	if err != nil {

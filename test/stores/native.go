@@ -51,9 +51,13 @@ func (n *native) write(name, content string) error {
 	return os.WriteFile(path, []byte(content), 0o644)
 }
 
+// startTime is how long a server may take to answer: a JVM starts, on a machine that does
+// much else.
+const startTime = 10 * time.Minute
+
 // run starts the server and waits until it answers. The directory goes with the
 // server, or at once if it does not come up.
-func (n *native) run(ctx context.Context, spec daemon.Spec, timeout time.Duration, probe func(context.Context) error) (*running, error) {
+func (n *native) run(ctx context.Context, spec daemon.Spec, probe func(context.Context) error) (*running, error) {
 	if err := n.account.OwnTree(n.home); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(n.dir))
 	}
@@ -64,7 +68,7 @@ func (n *native) run(ctx context.Context, spec daemon.Spec, timeout time.Duratio
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(n.dir))
 	}
-	if err := s.process.Ready(ctx, timeout, probe); err != nil {
+	if err := s.process.Ready(ctx, startTime, probe); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return &running{stop: s.remove, died: s.died, log: func() string { return daemon.Tail(spec.Log) }, turn: s}, nil

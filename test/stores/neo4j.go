@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/neo4j/neo4j-go-driver/v5/neo4j"
 
@@ -56,7 +55,7 @@ func startNeo4j(ctx context.Context, kind kind) (*running, error) {
 			filepath.Join(n.home, "Launcher.java"), n.home, strconv.Itoa(n.port),
 		),
 		Env: append(os.Environ(), "HOME="+n.home),
-	}, 3*time.Minute, driver.VerifyConnectivity)
+	}, driver.VerifyConnectivity)
 	if err != nil {
 		return nil, err
 	}

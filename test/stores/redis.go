@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -34,7 +33,7 @@ func startRedis(ctx context.Context, _ kind) (*running, error) {
 			"--databases", "1024", "--save", "", "--appendonly", "no", "--dir", n.home,
 		},
 		Env: env,
-	}, 20*time.Second, func(ctx context.Context) error { return client.Ping(ctx).Err() })
+	}, func(ctx context.Context) error { return client.Ping(ctx).Err() })
 	if err != nil {
 		return nil, err
 	}
