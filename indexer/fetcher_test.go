@@ -130,6 +130,13 @@ func (f *fetcher) finished(did syntax.DID) int {
 	return f.fetched[did]
 }
 
+// finishes waits until so many fetches of a repository are known to be finished: the
+// database shows the end of one before that.
+func (f *fetcher) finishes(did syntax.DID, n int) {
+	f.t.Helper()
+	require.Eventually(f.t, func() bool { return f.finished(did) == n }, patient, tick, "%s was not fetched %d times", did, n)
+}
+
 func (f *fetcher) failures(did syntax.DID) []error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

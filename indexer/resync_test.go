@@ -128,7 +128,7 @@ func TestARepositoryMetInMidHistoryIsFetched(t *testing.T) {
 	repo := r.repo(amara)
 	require.True(t, repo.Complete)
 	require.Equal(t, r.server.URL(), repo.PDS)
-	require.Equal(t, 1, f.finished(amara))
+	f.finishes(amara, 1)
 	require.Zero(t, f.finished(fresh), "what begins before our eyes need not be fetched")
 	require.True(t, r.repo(fresh).Complete)
 	require.NotEmpty(t, f.begun[amara][0].Seen, "a fetch must not be older than what was met")
@@ -331,7 +331,7 @@ func TestAForgedCommitHealsWhereNothingWasFetched(t *testing.T) {
 	require.NotEqual(t, store.Synchronized, r.repo(amara).Sync, "something of another state was written")
 	f.catch(nil)
 	r.whole(amara)
-	require.Equal(t, 1, f.finished(amara))
+	f.finishes(amara, 1)
 	r.requireTruth()
 }
 
@@ -359,7 +359,7 @@ func TestAWantedFetchThatFailsLeavesARepositoryAsItWas(t *testing.T) {
 	require.Eventually(t, func() bool { return len(f.failures(amara)) == 3 }, patient, tick)
 	r.whole(amara)
 	r.requireTruth()
-	require.Equal(t, 1, f.finished(amara), "what was asked for stays wanted")
+	f.finishes(amara, 1) // what was asked for stays wanted
 	require.Equal(t, store.Synchronized, f.begun[amara][1].Sync, "it went on after each failure")
 	require.Len(t, r.rkeys(amara), 4)
 }

@@ -55,7 +55,7 @@ func hang(car []byte) http.HandlerFunc {
 func TestFaultsOfTheAccountsHostAreOutlived(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.cfg.StallTime, r.cfg.AnswerTime = 300*time.Millisecond, 300*time.Millisecond
+	r.cfg.StallTime, r.cfg.AnswerTime = 2*time.Second, 2*time.Second // which bounds the look-up of identities too
 	model := mixed(t, r.world, "model", 30)
 	cases := map[string]struct {
 		faults []http.HandlerFunc
@@ -87,8 +87,8 @@ func TestFaultsOfTheAccountsHostAreOutlived(t *testing.T) {
 			r.moved[did] = host.URL
 			r.line.mu.Unlock()
 			r.want(did)
-			r.eventually("nothing was put off", func() bool { p, _ := r.pending(did); return strings.Contains(p.cause, c.cause) || r.row(did).Complete })
-			p, _ := r.pending(did)
+			var p pending
+			r.eventually("nothing was put off", func() bool { p, _ = r.pending(did); return strings.Contains(p.cause, c.cause) || r.row(did).Complete })
 			if p.cause != "" { // else it was mended before we could look
 				require.Contains(t, p.cause, c.cause)
 				require.Equal(t, c.fails, p.attempts > 0, "%d attempts, %s", p.attempts, p.cause)

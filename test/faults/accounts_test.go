@@ -133,8 +133,8 @@ func TestAccountsInEveryStore(t *testing.T) {
 }
 
 // inEveryStore is an installation with all four stores that has some accounts with
-// some records of every kind.
-func inEveryStore(t *testing.T, accounts int) (*lab, *rig.Process, *endpoints) {
+// some records of every kind. Settings are as for newLab.
+func inEveryStore(t *testing.T, accounts int, settings ...string) (*lab, *rig.Process, *endpoints) {
 	t.Helper()
 	a := newAuthor(t, seeded(t), simulate.Config{})
 	for range accounts {
@@ -145,7 +145,7 @@ func inEveryStore(t *testing.T, accounts int) (*lab, *rig.Process, *endpoints) {
 			a.write(did, simulate.Create(collection, syntax.RecordKey(fmt.Sprintf("of-each-%d", a.made)), value))
 		}
 	}
-	l := newLab(t, a, rig.OpenStores(t), "LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true")
+	l := newLab(t, a, rig.OpenStores(t), append(settings, "LAYERS_SEARCH_FALLBACK=true", "LAYERS_GRAPH_FALLBACK=true")...)
 	ix := l.Indexer()
 	l.settled(ix)
 	return l, ix, newEndpoints(t, l.API())

@@ -37,7 +37,7 @@ func TestKilledInFetch(t *testing.T) {
 	a.play(200)
 	until := a.close()
 	l := newLab(t, a, rig.OpenQueues(t), streamAlone, "LAYERS_RESYNC_CONCURRENCY=1")
-	late := fault.Late(fault.GetRepo, time.Second)
+	late := fault.Late(fault.GetRepo, 2*time.Second) // below LAYERS_RESYNC_ANSWER_TIME
 	drop := fault.Drop(fault.OneIn(8, "fetch", until))
 	l.network.Add(drop, late)
 	begun := func(ix *rig.Process) { // a fetch is under way, and nothing else is
@@ -92,7 +92,7 @@ func TestKilledInPurge(t *testing.T) {
 			ix.Killed()
 			purges++
 			ix = l.Indexer(batchesAlone...)
-		case <-time.After(5 * time.Second): // it took fewer commits than that
+		case <-time.After(30 * time.Second): // it took fewer commits than that
 			l.Proxies.Postgres.Forget(trigger)
 		}
 		l.equal(ix)

@@ -59,7 +59,7 @@ func TestRandomHistories(t *testing.T) {
 	dice := seeded(t)
 	for i := range long(10, 300) {
 		history := steps(dice, 20+dice.IntN(60))
-		if failure := ends(t, fmt.Sprintf("history %d", i), history); failure != "" {
+		if failure := ends(t, fmt.Sprintf("history %d", i), history, rig.Patience); failure != "" {
 			shortest := shrink(t, history)
 			t.Fatalf("history %d ends wrongly: %s\nshortened from %d to %d steps:\n%v", i, failure, len(history), len(shortest), shortest)
 		}
@@ -73,7 +73,7 @@ func shrink(t *testing.T, history []step) []step {
 	for size := len(history) / 2; size > 0; size /= 2 {
 		for from := 0; from+size <= len(history) && time.Now().Before(until); {
 			shorter := slices.Delete(slices.Clone(history), from, from+size)
-			if ends(t, fmt.Sprintf("with %d steps", len(shorter)), shorter) != "" {
+			if ends(t, fmt.Sprintf("with %d steps", len(shorter)), shorter, 40*time.Second) != "" {
 				history = shorter
 			} else {
 				from += size
@@ -83,8 +83,9 @@ func shrink(t *testing.T, history []step) []step {
 	return history
 }
 
-// ends plays a history and tells what is wrong in the end.
-func ends(t *testing.T, name string, history []step) (failure string) {
+// ends plays a history and tells what is wrong in the end, which may take a while to come
+// right.
+func ends(t *testing.T, name string, history []step, patience time.Duration) (failure string) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		p := newPlay(t)
@@ -95,7 +96,7 @@ func ends(t *testing.T, name string, history []step) (failure string) {
 		}
 		p.network.End()
 		p.close()
-		failure = p.settles()
+		failure = p.settles(patience)
 		p.stop()
 	})
 	return failure
@@ -233,11 +234,11 @@ func (p *play) catchUp() {
 
 // settles waits until the index is what it should be, and tells how it is not if it
 // never is.
-func (p *play) settles() string {
+func (p *play) settles(patience time.Duration) string {
 	p.t.Helper()
 	want := p.now()
 	var d *differences
-	for until := time.Now().Add(40 * time.Second); time.Now().Before(until); time.Sleep(30 * time.Millisecond) {
+	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(30 * time.Millisecond) {
 		if d = p.wrong(want); d.count == 0 {
 			return ""
 		}

@@ -58,6 +58,9 @@ func TestKilledAtCommits(t *testing.T) {
 		way, bytes := rig.ToStore, toCommit
 		if i%2 == 1 {
 			way, bytes = rig.FromStore, committed
+		} else { // what the gate has let pass already is to be committed before
+			l.Reach(a.LastSeq()*i/6, ix)
+			before = l.Cursor()
 		}
 		trigger := database.On(way, bytes, 1, func() bool {
 			_ = ix.Strike()

@@ -102,13 +102,13 @@ func TestStoreConnections(t *testing.T) {
 	gate.Open(part)
 	l.Reach(part, ix)
 
-	for range 3 { // connections are reset, and can be made anew at once
-		before := database.Severed.Load()
-		gate.Open(gate.Latest() + part/3)
+	for k := range int64(3) { // connections are reset, and can be made anew at once
+		before, until := database.Severed.Load(), part+(k+1)*part/3
+		gate.Open(until)
 		database.Reset()
 		require.Greater(t, database.Severed.Load(), before)
+		l.Reach(until, ix)
 	}
-	l.Reach(gate.Latest(), ix)
 	l.prefix("after resets")
 
 	for i, way := range []rig.Direction{rig.ToStore, rig.FromStore} { // one way stands still
