@@ -124,11 +124,12 @@ func scanDue(row pgx.CollectableRow) (d Due, err error) {
 
 // Postpone counts an attempt that failed, at a host and for a cause, and sets when
 // the next is due. Where the repository was asked for since the attempt began, as
-// by an account that became active, it stays due.
+// by an account that became active, it stays due: once, since the next attempt may
+// fail before it begins a fetch.
 func (r *Resyncs) Postpone(ctx context.Context, did syntax.DID, until time.Time, host, cause string) error {
 	_, err := r.pool.Exec(ctx, `
 		UPDATE resyncs SET attempts = attempts + 1, host = $3, error = $4,
-			due_at = CASE WHEN requested_at > begun_at THEN due_at ELSE $2 END
+			due_at = CASE WHEN requested_at > begun_at THEN due_at ELSE $2 END, begun_at = now()
 		WHERE did = $1`, did, until, text(host), text(cause))
 	if err != nil {
 		return fmt.Errorf("postpone %s: %w", did, ended(ctx, err))
@@ -140,7 +141,8 @@ func (r *Resyncs) Postpone(ctx context.Context, did syntax.DID, until time.Time,
 // host and for a cause, without being at fault. Otherwise it is as Postpone.
 func (r *Resyncs) Defer(ctx context.Context, did syntax.DID, until time.Time, host, cause string) error {
 	_, err := r.pool.Exec(ctx, `
-		UPDATE resyncs SET host = $3, error = $4, due_at = CASE WHEN requested_at > begun_at THEN due_at ELSE $2 END
+		UPDATE resyncs SET host = $3, error = $4,
+			due_at = CASE WHEN requested_at > begun_at THEN due_at ELSE $2 END, begun_at = now()
 		WHERE did = $1`, did, until, text(host), text(cause))
 	if err != nil {
 		return fmt.Errorf("defer %s: %w", did, ended(ctx, err))

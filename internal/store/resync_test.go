@@ -86,6 +86,8 @@ func TestARequestDuringAFetchIsNotLost(t *testing.T) {
 	w.add(store.Wanted{DID: alice, Reason: "again"})
 	w.postpone(alice, time.Hour)
 	require.Len(t, w.due(), 1, "an attempt that began before it does not postpone it")
+	w.update("", w.state(alice, store.Resyncing))
+	w.add(store.Wanted{DID: alice, Reason: "again"})
 	w.update("", store.RepoUpdate{DID: alice, Sync: pointer(store.Synchronized), Resync: true})
 	require.Len(t, w.due(), 1, "nor does it serve it")
 
@@ -96,6 +98,39 @@ func TestARequestDuringAFetchIsNotLost(t *testing.T) {
 	progress, err := w.resyncs().Progress(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, progress.Waiting)
+}
+
+// TestARequestIsHeededOnce has attempts fail before they begin a fetch, as they do while
+// a host is to be left alone.
+func TestARequestIsHeededOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.update("", w.state(alice, store.Desynchronized), w.state(bob, store.Synchronized))
+	w.update("", w.state(alice, store.Resyncing))
+	w.postpone(alice, time.Hour)
+	require.Empty(t, w.due())
+	requests := []func(){
+		func() { w.add(store.Wanted{DID: alice, Reason: "again"}) },
+		func() {
+			require.NoError(t, w.writer.Apply(t.Context(), store.Batch{Hastened: []syntax.DID{alice, bob}}))
+		},
+	}
+	attempts := []func(){
+		func() { w.postpone(alice, time.Hour) },
+		func() {
+			require.NoError(t, w.resyncs().Defer(t.Context(), alice, time.Now().Add(time.Hour), "pds.test", "later"))
+		},
+	}
+	for _, request := range requests {
+		for _, attempt := range attempts {
+			request()
+			require.Len(t, w.due(), 1, "and nothing that nobody has asked for")
+			attempt()
+			require.Len(t, w.due(), 1, "it may have been asked for since that began")
+			attempt()
+			require.Empty(t, w.due())
+		}
+	}
 }
 
 func TestAddNeverDoubles(t *testing.T) {

@@ -59,7 +59,8 @@ type Batch struct {
 	DropHeld []syntax.DID
 	// Wanted are repositories that are to be fetched, see [Resyncs.Add].
 	Wanted []Wanted
-	// Hastened are repositories whose fetch is due now, where one is put off.
+	// Hastened are repositories whose fetch is due now if one has been put off. None is
+	// asked for that was not.
 	Hastened []syntax.DID
 	// Overrun says that events may have been missed: every repository that was
 	// followed before is to be fetched, and every search for repositories starts anew.
