@@ -32,8 +32,9 @@ const DefaultPrefix = "layers"
 const (
 	dialTimeout = 10 * time.Second
 	// answerTimeout ends a request that the server took but never answered, for
-	// callers whose context has no deadline. A bulk of 5 MB takes seconds at most.
-	answerTimeout = 2 * time.Minute
+	// callers whose context has no deadline. A bulk of 5 MB takes seconds at most, a
+	// change of indexes masterTimeout and two times 30 s for what it waits for then.
+	answerTimeout = 3 * time.Minute
 	// masterTimeout is for how long a change of indexes may wait for those before it,
 	// of which a busy cluster has many. The server's own default is 30 s.
 	masterTimeout = 100 * time.Second
