@@ -31,7 +31,7 @@ func gauge(t *testing.T, name string) float64 {
 // outbox at first, and then somebody.
 func TestNoEventsAreTakenWhileTheProjectionsAreTooFarBehind(t *testing.T) {
 	t.Parallel()
-	const bound, commits = 100, 1000
+	const bound, commits = 100, 2000
 	r := newRig(t, simulate.Config{}, simulate.ServerConfig{})
 	r.writer = store.NewWriter(r.db.Pool, store.Routes{corpus: {record.Search}}, discard)
 	outbox := store.NewOutbox(r.db.Pool)

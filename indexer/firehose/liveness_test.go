@@ -2,6 +2,7 @@ package firehose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -172,7 +173,7 @@ func follow(t *testing.T, cfg Config) *follower {
 
 func (f *follower) run(t *testing.T, cfg Config) {
 	t.Helper()
-	cfg.MinBackoff, cfg.MaxBackoff = time.Millisecond, 5*time.Millisecond
+	cfg.MinBackoff, cfg.MaxBackoff = time.Millisecond, cmp.Or(cfg.MaxBackoff, 5*time.Millisecond)
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f.seqs = map[string][]int64{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -262,7 +263,6 @@ func TestStalledStreamIsReconnected(t *testing.T) {
 	before := counted(t, "layers_firehose_stalls_total")
 	f := follow(t, Config{Hosts: []string{r.url()}, Silence: 1500 * time.Millisecond, Quiet: 2 * time.Second, Probe: time.Second})
 	f.reaches(t, r.url(), 3)
-	require.Eventually(t, func() bool { return r.ping.Load() > 0 }, patient, time.Millisecond, "the silent socket answers no pings")
 	f.reaches(t, r.url(), 10)
 	requireRow(t, f.of(r.url()), 1, 10)
 	require.Equal(t, []int64{0, 3, 3}, r.cursors()[:3], "a subscription, a probe behind its last event, and the next subscription")
@@ -532,13 +532,10 @@ func TestHostThatRefusesTheCursorIsLeft(t *testing.T) {
 	})
 	other := newRelay(t, 1, nil)
 	before := counted(t, "layers_firehose_reconnects_total")
-	f := follow(t, Config{Hosts: []string{refusing.url(), other.url()}})
+	// A connection that lives longer than the longest wait counts as one that was good.
+	f := follow(t, Config{Hosts: []string{refusing.url(), other.url()}, MaxBackoff: time.Minute})
 	f.reaches(t, other.url(), 1)
-	asked := refusing.cursors()
-	require.GreaterOrEqual(t, len(asked), 3, "one refusal is no reason to leave") // more where a connection counts as having lived
-	for _, cursor := range asked {
-		require.Zero(t, cursor)
-	}
+	require.Equal(t, []int64{0, 0, 0}, refusing.cursors())
 	require.GreaterOrEqual(t, counted(t, "layers_firehose_reconnects_total"), before+3)
 }
 

@@ -173,7 +173,8 @@ func TestWhatCannotBeProjectedIsADeadLetter(t *testing.T) {
 }
 
 // TestStoppingGivesBack stops workers that wait for a store. The rows they had are
-// not lost to those who come after, however long the lease.
+// not lost to those who come after, however long the lease. The other targets are done
+// before: of rows that are being leased at that moment the lease has to run out.
 func TestStoppingGivesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, record.Search)

@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 }
 
 // cancelGrace is how long a server has to end a cancelled query before the
-// connection is given up. Tests have more of it.
+// connection is given up.
 var cancelGrace = time.Second
 
 func cancelInServer(conn *pgconn.PgConn) ctxwatch.Handler {

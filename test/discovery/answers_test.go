@@ -29,17 +29,18 @@ func answered(t *testing.T, c *client, all []question) {
 // right as well: then the question is asked again.
 func answeredByItsStore(t *testing.T, c *client, q *question) {
 	t.Helper()
-	if !inPlace(t, c, q) {
+	if !askAgain(t, c, q) {
 		return
 	}
 	rig.Eventually(t, q.name+": to be answered by "+q.by, func() (bool, string) {
-		return !inPlace(t, c, q), "PostgreSQL answers in its place"
+		return !askAgain(t, c, q), "PostgreSQL answers in its place"
 	})
 }
 
-// inPlace tells whether PostgreSQL has answered in the place of another store, which it
-// may do for some clients, and requires that the answer is right, whoever gave it.
-func inPlace(t *testing.T, c *client, q *question) bool {
+// askAgain asks, and tells whether a store that paused is to be asked again: because
+// PostgreSQL has answered in its place, as it may for some clients, or because a walk has
+// to begin anew. It requires that an answer is right, whoever gave it.
+func askAgain(t *testing.T, c *client, q *question) bool {
 	t.Helper()
 	may := c.fallback && q.by != postgresql
 	got, degraded, err := c.ask(q)
@@ -145,9 +146,8 @@ func same(c *client, all []question) (bool, string) {
 	return true, ""
 }
 
-// detail waits until /ready names what is away, and the process is ready all the same.
-// On a machine that does much else it may be unready for a moment: what has to answer is
-// given two seconds.
+// detail waits until /ready names what is away, and requires that the process is ready
+// all the same.
 func detail(t *testing.T, base string, away ...string) {
 	t.Helper()
 	rig.Eventually(t, fmt.Sprintf("/ready to name %v as away", away), func() (bool, string) {

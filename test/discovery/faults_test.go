@@ -159,7 +159,7 @@ func (u *under) endure(o outage) {
 	if o.starting != nil {
 		o.starting(o.server)
 	}
-	u.awaitBack(o)
+	rig.Within(u.t, startTime, o.server.Name+" to be of use again", func() (bool, string) { return o.back(o) }, u.ix)
 	back := time.Now()
 	l.pause.Store(int64(askEvery))
 	l.more(u.t, "right answers with "+o.server.Name+" again", &l.answers, 50)
@@ -172,21 +172,6 @@ func (u *under) endure(o outage) {
 // startTime is how long a server may take until it is of use: a JVM starts, on a machine
 // that does much else.
 const startTime = 10 * time.Minute
-
-// awaitBack waits until a server that was started is of use again.
-func (u *under) awaitBack(o outage) {
-	u.t.Helper()
-	for began := time.Now(); ; time.Sleep(rig.PollEvery) {
-		back, lacks := o.back(o)
-		if back {
-			return
-		}
-		if !u.ix.Alive() {
-			u.t.Fatalf("waiting for %s to be of use again (%s): the indexer has ended: %s", o.server.Name, lacks, u.ix.Failure())
-		}
-		require.Less(u.t, time.Since(began), startTime, "%s is not of use again: %s", o.server.Name, lacks)
-	}
-}
 
 // write has commits published and indexed while a server is away, and requires that they
 // wait for it.

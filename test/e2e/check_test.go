@@ -32,14 +32,14 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, d.Database.QueryRow(t.Context(), "SELECT 'at://' || did || '/' || collection || '/' || rkey FROM records WHERE collection = 'pub.layers.corpus.corpus' LIMIT 1").Scan(&known))
 	// The simulated clock is years behind, which would be a lag.
 	args := []string{"check", "--url", base, "--metrics-url", "http://" + metrics + "/metrics", "--max-lag", "1000000h", "--pause", "100ms", "--record", known}
-	d.checks(0, []string{"each with the CID of its value", "no frame came"}, args...)
+	d.checks(ix, 0, []string{"each with the CID of its value", "no frame came"}, args...)
 
 	require.Contains(t, d.RunFailing(1, append(slices.Clone(args), "--max-lag", "1s")...), "FAILED  stream")
-	d.checks(1, []string{"FAILED  records", "1 of 8 checks failed"}, "check", "--url", base, "--record", "at://"+string(did)+"/pub.layers.corpus.corpus/none")
+	d.checks(ix, 1, []string{"FAILED  records", "1 of 8 checks failed"}, "check", "--url", base, "--record", "at://"+string(did)+"/pub.layers.corpus.corpus/none")
 
 	_, err := d.Database.Exec(t.Context(), "UPDATE records SET value = replace(value::text, 'createdAt', 'createdat')::json WHERE collection = 'pub.layers.corpus.corpus'")
 	require.NoError(t, err)
-	d.checks(1, []string{"has a value whose CID is", "1 of 9 checks failed"}, args...)
+	d.checks(ix, 1, []string{"has a value whose CID is", "1 of 9 checks failed"}, args...)
 
 	d.Proxies.Elasticsearch.Cut()
 	rig.Eventually(t, "the API to find Elasticsearch gone, which it looks for once a second", func() (bool, string) {
@@ -56,11 +56,15 @@ func TestCheck(t *testing.T) {
 
 // checks waits until a run ends with an exit code and says all of this, and that a check
 // failed only if it is to. One run alone may meet a store that is slow to answer for once.
-func (d *deployment) checks(code int, says []string, args ...string) {
+func (d *deployment) checks(ix *rig.Process, code int, says []string, args ...string) {
 	d.t.Helper()
 	rig.Eventually(d.t, fmt.Sprintf("a check to say %q", says), func() (bool, string) {
 		ended, out := d.Try(args...)
 		silent := func(part string) bool { return !strings.Contains(out, part) }
-		return ended == code && strings.Contains(out, "FAILED") == (code != 0) && !slices.ContainsFunc(says, silent), out
-	})
+		if ended == code && strings.Contains(out, "FAILED") == (code != 0) && !slices.ContainsFunc(says, silent) {
+			return true, ""
+		}
+		d.t.Log(out)
+		return false, "it says something else"
+	}, ix)
 }

@@ -19,7 +19,7 @@ import (
 // and looks for any trace of them: in every column of every table, in every document
 // and every node. A row alone remains that says that the account is deleted.
 func TestDeletionLeavesNoTrace(t *testing.T) {
-	l, ix, api := inEveryStore(t, 4, "LAYERS_STATISTICS_INTERVAL=1s") // which name accounts until they are computed anew
+	l, ix, api := inEveryStore(t, 4, "LAYERS_STATISTICS_INTERVAL=1s") // statistics name accounts until they are computed anew
 	l.status(l.dids[1], simulate.Suspended)
 	l.settled(ix)
 	gone := l.dids[:2]

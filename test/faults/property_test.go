@@ -73,6 +73,7 @@ func shrink(t *testing.T, history []step) []step {
 	for size := len(history) / 2; size > 0; size /= 2 {
 		for from := 0; from+size <= len(history) && time.Now().Before(until); {
 			shorter := slices.Delete(slices.Clone(history), from, from+size)
+			// One that is not right by then counts as wrong, or this would take hours.
 			if ends(t, fmt.Sprintf("with %d steps", len(shorter)), shorter, 40*time.Second) != "" {
 				history = shorter
 			} else {

@@ -178,25 +178,17 @@ func (d *Deployment) Reach(seq int64, alive ...*Process) {
 	}, alive...)
 }
 
-// Pending counts what has yet to be applied: what the projections have to catch up
-// with, and the repositories being fetched. The cursor passes the events of these,
-// which are held until the fetch ends.
-func (d *Deployment) Pending() int64 {
-	d.T.Helper()
-	var rows int64
-	err := d.Database.QueryRow(d.T.Context(), `
-		SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sweeps)
-			+ (SELECT count(*) FROM repos WHERE sync = 'resyncing')`).Scan(&rows)
-	require.NoError(d.T, err)
-	return rows
-}
-
-// Settle waits until no repository is being fetched, and the projections have caught up
-// with PostgreSQL. It takes an indexer: fetches that a stopped one left go on with the next.
+// Settle waits until no repository is being fetched, or is to be fetched now, and the
+// projections have caught up with PostgreSQL: the cursor passes the events of these
+// repositories. It takes an indexer: fetches that a stopped one left go on with the next.
 func (d *Deployment) Settle(alive ...*Process) {
 	d.T.Helper()
 	Eventually(d.T, "fetches to end and the projections to catch up", func() (bool, string) {
-		rows := d.Pending()
+		var rows int64
+		err := d.Database.QueryRow(d.T.Context(), `
+			SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sweeps)
+				+ (SELECT count(*) FROM repos WHERE sync = 'resyncing') + (SELECT count(*) FROM resyncs WHERE due_at <= now())`).Scan(&rows)
+		require.NoError(d.T, err)
 		return rows == 0, fmt.Sprintf("%d rows are pending", rows)
 	}, alive...)
 }

@@ -119,7 +119,7 @@ func (s *Stores) openRedis(t *testing.T) {
 // LogicalRedis gives a test one of a server's logical databases for itself, since
 // asynq's keys have no prefix: who shared its queues would take its tasks. The caller
 // empties it in the end.
-func LogicalRedis(t testing.TB, server string) (client *redis.Client, through string) {
+func LogicalRedis(t testing.TB, server string) (client *redis.Client, address string) {
 	t.Helper()
 	options, err := redis.ParseURL(server)
 	require.NoError(t, err)
@@ -139,12 +139,13 @@ func LogicalRedis(t testing.TB, server string) (client *redis.Client, through st
 			return client, u.String()
 		}
 	}
-	t.Fatalf("none of Redis's %d databases is empty", databases)
+	t.Fatalf("none of Redis's %d databases is free", databases)
 	return nil, ""
 }
 
 // claimRedis opens a logical database that is nobody's, or returns nil. One that is
-// empty may be somebody's who has not written yet, so claims are in database 0.
+// empty may be somebody's who has not written yet, so claims are in database 0. That of
+// a test which was killed ends after an hour.
 func claimRedis(t testing.TB, claims *redis.Client, options *redis.Options) *redis.Client {
 	t.Helper()
 	claim := fmt.Sprintf("layers-test:database:%d", options.DB)

@@ -10,17 +10,25 @@ import (
 // and no assertion depends on how long that takes.
 const Patience = 3 * time.Minute
 
-// longest bounds a wait that has progress all the time, and never comes to an end.
-const longest = 5 * Patience
+// longest bounds a wait that has progress all the time, and never comes to an end. It
+// is a multiple of the Patience.
+const longest = 5
 
 // PollEvery is how often a condition is looked at.
 const PollEvery = 25 * time.Millisecond
 
 // Eventually polls until the condition holds. The condition says how far it is: for
 // the failure's message, and since the Patience begins anew whenever that changes, up
-// to five times as long in all. It fails the test when the Patience ends, or as soon
-// as a Process that should live has died.
+// to five times as long in all. So what it says must change with progress alone. It
+// fails the test when the Patience ends, or as soon as a Process that should live has
+// died.
 func Eventually(t *testing.T, what string, condition func() (ok bool, progress string), alive ...*Process) {
+	t.Helper()
+	Within(t, Patience, what, condition, alive...)
+}
+
+// Within is Eventually with another Patience.
+func Within(t *testing.T, patience time.Duration, what string, condition func() (ok bool, progress string), alive ...*Process) {
 	t.Helper()
 	began := time.Now()
 	moved, before := began, ""
@@ -38,7 +46,7 @@ func Eventually(t *testing.T, what string, condition func() (ok bool, progress s
 		if progress != before {
 			moved, before = time.Now(), progress
 		}
-		if time.Since(moved) > Patience || time.Since(began) > longest {
+		if time.Since(moved) > patience || time.Since(began) > longest*patience {
 			t.Fatalf("waited %s for %s: %s", time.Since(began).Round(time.Second), what, progress)
 		}
 		time.Sleep(PollEvery)
