@@ -101,6 +101,7 @@ func TestServerBehind(t *testing.T) {
 	fresh.sees("new", 1)
 	require.Eventually(t, func() bool { return fresh.label() > late.w.versions().Clock }, patience, time.Millisecond)
 	late.sees("old", 2) // what it cannot judge it does not take
+	require.Eventually(t, func() bool { return late.label() == late.w.versions().Clock }, patience, time.Millisecond, "its own is not kept")
 	behind.set(things, "new")
 	late.sees("new", 3)
 }

@@ -146,7 +146,7 @@ func TestHiddenAccounts(t *testing.T) {
 func TestASlowReaderIsToldAndDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.serve(live.Config{Kept: 50, Lag: 2000})
+	p := w.serve(live.Config{Kept: 50, Lag: 2000, SendTime: time.Hour}) // it is to fall behind first, however slowly
 	slow, quick := p.follow(""), p.follow("")
 	// More than the system's buffers hold, so that sending to who does not read stands still.
 	text := make([]byte, 1500)

@@ -106,6 +106,9 @@ func (q *Quotas) Close() error {
 	return q.redis.Close()
 }
 
+// Within sets how long Redis may take to count a request; the default is 100 ms.
+func (q *Quotas) Within(d time.Duration) { q.redis.Within(d) }
+
 // Take counts a request, and says in the answer's header how the caller stands. An
 // error is the answer: 429, or 503 where Redis is away and the policy says so.
 func (q *Quotas) Take(ctx context.Context, group Group, from Caller, header http.Header) error {

@@ -30,7 +30,7 @@ func newQuotas(t *testing.T, url string, policy Policy) *Quotas {
 	t.Helper()
 	q, err := NewQuotas(url, nil, policy, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	q.redis.Within(time.Minute) // whom Redis does not count in time, nobody does
+	q.Within(time.Minute) // whom Redis does not count in time, nobody does
 	t.Cleanup(func() { require.NoError(t, q.Close()) })
 	return q
 }
@@ -117,7 +117,7 @@ func TestWithoutRedisThePolicyDecides(t *testing.T) {
 		q.redis.Pause(time.Millisecond)
 		caller := account(Anonymous)
 		require.NoError(t, q.Take(t.Context(), Search, caller, http.Header{}))
-		q.redis.Within(50 * time.Millisecond) // from now on it is away at times
+		q.Within(50 * time.Millisecond) // from now on it is away at times
 		for _, fault := range []func(){proxy.Cut, proxy.Vanish} {
 			fault()
 			for range 3 {

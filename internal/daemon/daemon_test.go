@@ -137,7 +137,9 @@ func TestNothingRunsUnwatched(t *testing.T) {
 func TestStopAsksFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p, err := daemon.Start(server(dir, polite, daemon.Spec{}))
+	spec := server(dir, polite, daemon.Spec{})
+	spec.Grace = time.Minute
+	p, err := daemon.Start(spec)
 	require.NoError(t, err)
 	require.NoError(t, p.Ready(t.Context(), time.Minute, hasWritten(dir, "up")))
 	require.NoError(t, p.Stop())
